@@ -1,0 +1,120 @@
+//! Where each leader epoch began: `leader-epoch-checkpoint`. Truncation and fetching go by it (KIP-101, KIP-279).
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{read_lines, write_lines};
+use crate::error::LogError;
+
+const FILE: &str = "leader-epoch-checkpoint";
+
+/// Epochs and their first offsets, both rising.
+#[derive(Debug)]
+pub struct EpochCache {
+    path: PathBuf,
+    entries: Vec<(i32, i64)>,
+}
+
+impl EpochCache {
+    /// Reads the file of a log's directory. Damage and absence are the same: the entries are made anew from the log.
+    pub(crate) fn open(directory: &Path) -> (Self, bool) {
+        let path = directory.join(FILE);
+        let parse = |line: &String| {
+            let (epoch, offset) = line.split_once(' ')?;
+            Some((epoch.parse().ok()?, offset.trim().parse().ok()?))
+        };
+        let entries: Option<Vec<(i32, i64)>> = match read_lines(&path) {
+            Ok(lines) if path.exists() => lines.iter().map(parse).collect(),
+            _ => None,
+        };
+        let entries = entries
+            .filter(|entries| entries.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+        let was_there = entries.is_some();
+        (Self { path, entries: entries.unwrap_or_default() }, was_there)
+    }
+
+    /// Notes that an epoch begins at an offset; an epoch that is known already begins where it did.
+    pub(crate) fn assign(&mut self, epoch: i32, start: i64) -> Result<(), LogError> {
+        if epoch < 0 || self.latest().is_some_and(|latest| latest >= epoch) {
+            return Ok(());
+        }
+        // An epoch in which nothing was written ends where it began: the next one takes its place in lookups.
+        self.entries.retain(|(_, offset)| *offset <= start);
+        self.entries.push((epoch, start));
+        self.write()
+    }
+
+    /// The latest epoch.
+    pub fn latest(&self) -> Option<i32> {
+        self.entries.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// The epoch of an offset.
+    pub fn epoch_for_offset(&self, offset: i64) -> Option<i32> {
+        self.entries.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
+    }
+
+    /// The largest epoch that is at most the one asked for, and where it ends: where the next one begins, or at the log's
+    /// end.
+    pub fn end_offset(&self, epoch: i32, log_end: i64) -> Option<(i32, i64)> {
+        let at = self.entries.iter().rposition(|(known, _)| *known <= epoch)?;
+        let end = self.entries.get(at + 1).map_or(log_end, |(_, start)| *start);
+        Some((self.entries[at].0, end))
+    }
+
+    /// Forgets what began at or behind an offset.
+    pub(crate) fn truncate_from_end(&mut self, offset: i64) -> Result<(), LogError> {
+        let before = self.entries.len();
+        self.entries.retain(|(_, start)| *start < offset);
+        if self.entries.len() == before { Ok(()) } else { self.write() }
+    }
+
+    /// Forgets what ended before an offset; the epoch that contains it begins there now.
+    pub(crate) fn truncate_from_start(&mut self, offset: i64) -> Result<(), LogError> {
+        let Some(at) = self.entries.iter().rposition(|(_, start)| *start <= offset) else { return Ok(()) };
+        if at == 0 && self.entries[0].1 == offset {
+            return Ok(());
+        }
+        self.entries.drain(..at);
+        self.entries[0].1 = offset;
+        self.write()
+    }
+
+    pub(crate) fn clear(&mut self) -> Result<(), LogError> {
+        self.entries.clear();
+        self.write()
+    }
+
+    /// A cache: a crash may lose the last change, which opening the log makes again.
+    fn write(&self) -> Result<(), LogError> {
+        let lines: Vec<String> =
+            self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
+        write_lines(&self.path, &lines, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_end_where_the_next_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut cache, was_there) = EpochCache::open(directory.path());
+        assert!(!was_there);
+        for (epoch, start) in [(1, 0), (3, 10), (3, 99), (5, 20)] {
+            cache.assign(epoch, start).unwrap();
+        }
+        assert_eq!(cache.end_offset(0, 30), None);
+        assert_eq!(cache.end_offset(2, 30), Some((1, 10)));
+        assert_eq!(cache.end_offset(3, 30), Some((3, 20)));
+        assert_eq!(cache.end_offset(9, 30), Some((5, 30)));
+        assert_eq!(cache.epoch_for_offset(19), Some(3));
+        let (again, was_there) = EpochCache::open(directory.path());
+        assert!(was_there);
+        assert_eq!(again.entries, cache.entries);
+        cache.truncate_from_start(15).unwrap();
+        assert_eq!(cache.entries, [(3, 15), (5, 20)]);
+        cache.truncate_from_end(20).unwrap();
+        assert_eq!(cache.entries, [(3, 15)]);
+    }
+}

@@ -1,0 +1,115 @@
+//! What can go wrong with a log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ottla_wire::error_code::ErrorCode;
+
+/// An operation on a log, or on a log directory, that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A file operation failed.
+    #[error("{operation} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes that are not what they must be.
+    #[error("{path} at byte {position}: {reason}", path = path.display())]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        position: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Outside of what the log has.
+    #[error("offset is outside of {start}..={end}")]
+    OffsetOutOfRange {
+        /// First offset.
+        start: i64,
+        /// Next offset.
+        end: i64,
+    },
+    /// Records that do not continue the log.
+    #[error("records begin at offset {found}, the log ends at {expected}")]
+    NotContiguous {
+        /// The log's end.
+        expected: i64,
+        /// What came.
+        found: i64,
+    },
+    /// An idempotent producer's sequence has a gap, or goes back.
+    #[error("producer {producer_id}: sequence {found} does not follow {last}")]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: i64,
+        /// The last sequence of the log.
+        last: i32,
+        /// What came.
+        found: i32,
+    },
+    /// A producer that has been replaced.
+    #[error("producer {producer_id}: epoch {found} is older than {current}")]
+    ProducerFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The epoch that counts.
+        current: i16,
+        /// What came.
+        found: i16,
+    },
+    /// A batch is larger than a segment may be.
+    #[error("{bytes} bytes do not fit into a segment of {limit}")]
+    TooLarge {
+        /// How long it is.
+        bytes: usize,
+        /// `segment.bytes`.
+        limit: usize,
+    },
+    /// A directory belongs to somebody else.
+    #[error("{0}")]
+    Foreign(String),
+}
+
+impl LogError {
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn corrupt(path: &Path, position: u64, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), position, reason: reason.into() }
+    }
+
+    /// The disk is full: writing may go on when there is room.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+
+    /// The disk or a file on it, not the request, is at fault.
+    pub fn is_storage_fault(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Corrupt { .. })
+    }
+
+    /// The log cannot go on.
+    pub fn is_fatal(&self) -> bool {
+        self.is_storage_fault() && !self.is_no_space()
+    }
+
+    /// Kafka's code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Io { .. } | Self::Corrupt { .. } | Self::Foreign(_) => ErrorCode::KafkaStorageError,
+            Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            Self::NotContiguous { .. } => ErrorCode::UnknownServerError,
+            Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            Self::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::TooLarge { .. } => ErrorCode::RecordListTooLarge,
+        }
+    }
+}

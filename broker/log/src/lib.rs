@@ -1,0 +1,38 @@
+//! One partition's log on disk, in Kafka's format, byte for byte. Synchronous; usable on its own.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`log`](mod@log) | a partition's log: append, roll, truncate, flush |
+//! | [`segment`] | one segment: a data file and its indexes |
+//! | [`index`] | offset and time index files |
+//! | [`read`] | where records lie, by offset and by time |
+//! | [`recovery`] | opening a log: what a clean stop left, or what a crash did |
+//! | [`retention`] | which segments go |
+//! | [`producer_state`] | sequences and open transactions, pure; [`snapshot`] is its file |
+//! | [`transaction_index`] | aborted transactions |
+//! | [`epoch_cache`] | where each leader epoch began |
+//! | [`checkpoint`], [`directory`] | the files of a whole log directory |
+//! | [`fs`] | every file operation whose order matters to a crash |
+
+pub mod checkpoint;
+mod config;
+pub mod directory;
+pub mod epoch_cache;
+mod error;
+mod fs;
+pub mod index;
+mod log;
+pub mod producer_state;
+mod read;
+mod recovery;
+mod retention;
+pub mod segment;
+pub mod snapshot;
+pub mod transaction_index;
+
+pub use config::LogConfig;
+pub use error::LogError;
+pub use log::{AppendInfo, Log};
+pub use read::{Found, ReadSlice};
+pub use recovery::{LoadReport, OpenOptions};
+pub use transaction_index::Aborted;

@@ -1,0 +1,441 @@
+//! A partition's log: segments in order, the last of which is written to.
+
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use ottla_wire::records::{
+    BatchHeader, BatchSlices, ControlRecord, EndTransaction, set_base_offset, set_partition_leader_epoch,
+};
+use uuid::Uuid;
+
+use crate::config::LogConfig;
+use crate::directory::write_topic_id;
+use crate::epoch_cache::EpochCache;
+use crate::error::LogError;
+use crate::producer_state::{ProducerState, Verdict};
+use crate::segment::Segment;
+use crate::{fs, snapshot};
+
+/// Snapshots of the producer state that are kept.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// What an append did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendInfo {
+    /// Offset of the first record.
+    pub first_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// The batch was there already: these are its offsets, and nothing was written.
+    pub is_duplicate: bool,
+}
+
+/// One partition's log. One writer at a time; whoever owns it serialises.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) directory: PathBuf,
+    pub(crate) config: LogConfig,
+    /// Never empty, by rising base offset; the last is active.
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) epochs: EpochCache,
+    pub(crate) producers: ProducerState,
+    pub(crate) log_start_offset: i64,
+    pub(crate) end_offset: i64,
+    pub(crate) recovery_point: i64,
+    pub(crate) high_watermark: i64,
+    /// How much earlier than `segment.ms` this log's segments roll.
+    pub(crate) jitter_ms: i64,
+    unflushed_records: i64,
+}
+
+impl Log {
+    /// A new, empty log in a directory that is not there yet.
+    pub fn create(
+        directory: &Path,
+        topic_id: Uuid,
+        config: LogConfig,
+        _now_ms: i64,
+    ) -> Result<Self, LogError> {
+        std::fs::create_dir_all(directory).map_err(LogError::io("cannot create", directory))?;
+        write_topic_id(directory, topic_id)?;
+        let segment = Segment::create(directory, 0)?;
+        if let Some(parent) = directory.parent() {
+            fs::sync_directory(parent)?;
+        }
+        let (epochs, _) = EpochCache::open(directory);
+        Ok(Self::assemble(directory, config, vec![segment], epochs, ProducerState::default()))
+    }
+
+    pub(crate) fn assemble(
+        directory: &Path,
+        config: LogConfig,
+        segments: Vec<Segment>,
+        epochs: EpochCache,
+        producers: ProducerState,
+    ) -> Self {
+        let jitter_ms = jitter(directory, config.segment_jitter_ms);
+        Self {
+            directory: directory.to_owned(),
+            config,
+            segments,
+            epochs,
+            producers,
+            log_start_offset: 0,
+            end_offset: 0,
+            recovery_point: 0,
+            high_watermark: 0,
+            jitter_ms,
+            unflushed_records: 0,
+        }
+    }
+
+    // --- what it is ---
+
+    /// First offset.
+    pub fn log_start_offset(&self) -> i64 {
+        self.log_start_offset
+    }
+
+    /// Next offset.
+    pub fn end_offset(&self) -> i64 {
+        self.end_offset
+    }
+
+    /// Everything before this offset is on disk.
+    pub fn recovery_point(&self) -> i64 {
+        self.recovery_point
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(Segment::size).sum()
+    }
+
+    /// Where it lies.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// New settings; they count from the next append on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.jitter_ms = jitter(&self.directory, config.segment_jitter_ms);
+        self.config = config;
+    }
+
+    /// What it knows of producers.
+    pub fn producers(&self) -> &ProducerState {
+        &self.producers
+    }
+
+    /// The high watermark moved: transactions that ended below it are stable.
+    pub fn update_high_watermark(&mut self, high_watermark: i64) {
+        self.high_watermark = high_watermark;
+        self.producers.set_high_watermark(high_watermark);
+    }
+
+    /// What read_committed may see.
+    pub fn last_stable_offset(&self, high_watermark: i64) -> i64 {
+        self.producers.first_unstable_offset().map_or(high_watermark, |first| first.min(high_watermark))
+    }
+
+    // --- leader epochs ---
+
+    /// A leader epoch begins at an offset.
+    pub fn assign_leader_epoch(&mut self, epoch: i32, start: i64) -> Result<(), LogError> {
+        self.epochs.assign(epoch, start)
+    }
+
+    /// The latest epoch of which there is a record.
+    pub fn latest_epoch(&self) -> Option<i32> {
+        self.epochs.latest()
+    }
+
+    /// The epoch of an offset.
+    pub fn epoch_for_offset(&self, offset: i64) -> Option<i32> {
+        self.epochs.epoch_for_offset(offset)
+    }
+
+    /// The largest epoch that is at most the one asked for, and its end.
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        self.epochs.end_offset(epoch, self.end_offset)
+    }
+
+    // --- append ---
+
+    /// Appends validated batches as the leader: they get the next offsets and the leader's epoch, in place.
+    pub fn append_as_leader(
+        &mut self,
+        records: &mut BytesMut,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let mut headers = Vec::with_capacity(1);
+        let mut position = 0;
+        let mut offset = self.end_offset;
+        while position < records.len() {
+            let batch = &mut records[position..];
+            let mut header = BatchHeader::parse_whole(batch)
+                .map_err(|error| LogError::corrupt(&self.directory, position as u64, error.to_string()))?;
+            if let Verdict::Duplicate(known) = self.producers.check(&header)? {
+                return Ok(AppendInfo {
+                    first_offset: known.first_offset(),
+                    last_offset: known.last_offset,
+                    is_duplicate: true,
+                });
+            }
+            set_base_offset(batch, offset);
+            set_partition_leader_epoch(batch, leader_epoch);
+            header.base_offset = offset;
+            header.partition_leader_epoch = leader_epoch;
+            offset = header.next_offset();
+            headers.push((header, position));
+            position += header.total_length();
+        }
+        self.append(records, &headers, now_ms)
+    }
+
+    /// Appends batches that a leader has ordered. They must continue this log.
+    pub fn append_as_follower(
+        &mut self,
+        records: &Bytes,
+        _leader_epoch: i32,
+    ) -> Result<AppendInfo, LogError> {
+        let mut headers = Vec::new();
+        let mut slices = BatchSlices::new(records);
+        let mut next = self.end_offset;
+        loop {
+            let position = slices.position();
+            let Some(batch) = slices.next() else { break };
+            let (header, _) = batch
+                .map_err(|error| LogError::corrupt(&self.directory, position as u64, error.to_string()))?;
+            if header.base_offset < next {
+                return Err(LogError::NotContiguous { expected: next, found: header.base_offset });
+            }
+            next = header.next_offset();
+            headers.push((header, position));
+        }
+        let whole = records.len() - slices.tail().len();
+        let now_ms = headers.first().map_or(0, |(header, _)| header.max_timestamp);
+        self.append(&records[..whole], &headers, now_ms)
+    }
+
+    fn append(
+        &mut self,
+        bytes: &[u8],
+        headers: &[(BatchHeader, usize)],
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let (Some((first, _)), Some((last, _))) = (headers.first(), headers.last()) else {
+            return Ok(AppendInfo {
+                first_offset: self.end_offset,
+                last_offset: self.end_offset - 1,
+                is_duplicate: false,
+            });
+        };
+        if bytes.len() > self.config.segment_bytes {
+            return Err(LogError::TooLarge { bytes: bytes.len(), limit: self.config.segment_bytes });
+        }
+        let (config, jitter_ms) = (&self.config, self.jitter_ms);
+        let has_room = self.segments.last().is_some_and(|active| {
+            active.has_room(config, bytes.len(), last.last_offset(), now_ms, jitter_ms)
+        });
+        if !has_room {
+            self.roll_at(first.base_offset)?;
+        }
+        let interval_bytes = self.config.index_interval_bytes;
+        let Some(active) = self.segments.last_mut() else {
+            return Err(LogError::corrupt(&self.directory, 0, "a log without a segment"));
+        };
+        let position = active.write(bytes)?;
+        for (header, at) in headers {
+            active.note(header, position + *at as u64, interval_bytes)?;
+        }
+        for (header, at) in headers {
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset)?;
+            let batch = &bytes[*at..*at + header.total_length()];
+            self.note_producer(header, || Ok(Bytes::copy_from_slice(batch)))?;
+            self.unflushed_records += i64::from(header.record_count);
+        }
+        self.end_offset = last.next_offset();
+        if self.unflushed_records >= self.config.flush_messages && self.config.flush_messages > 1 {
+            self.flush()?;
+        }
+        Ok(AppendInfo {
+            first_offset: first.base_offset,
+            last_offset: last.last_offset(),
+            is_duplicate: false,
+        })
+    }
+
+    /// Takes a batch into the producer state; an abort goes to the transaction index of the active segment.
+    pub(crate) fn note_producer(
+        &mut self,
+        header: &BatchHeader,
+        batch: impl FnOnce() -> Result<Bytes, LogError>,
+    ) -> Result<(), LogError> {
+        if !header.is_control() {
+            self.producers.append(header);
+            return Ok(());
+        }
+        if !header.is_transactional() {
+            return Ok(());
+        }
+        let bytes = batch()?;
+        let damaged = |reason: String| LogError::corrupt(&self.directory, 0, reason);
+        let batch = ottla_wire::records::Batch::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let records = batch.records().map_err(|error| damaged(error.to_string()))?;
+        for record in records {
+            let record = record.map_err(|error| damaged(error.to_string()))?;
+            if let Ok(ControlRecord::EndTransaction { end, coordinator_epoch }) =
+                ControlRecord::parse(&record)
+            {
+                let commit = end == EndTransaction::Commit;
+                let aborted =
+                    self.producers.end_transaction(header, commit, coordinator_epoch, self.high_watermark);
+                if let (Some(aborted), Some(active)) = (aborted, self.segments.last_mut()) {
+                    active.transactions.push(aborted)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // --- segments ---
+
+    /// Begins a new segment at the log's end.
+    pub fn roll(&mut self) -> Result<(), LogError> {
+        self.roll_at(self.end_offset)
+    }
+
+    fn roll_at(&mut self, offset: i64) -> Result<(), LogError> {
+        if self.segments.last().is_some_and(|active| active.size() == 0) {
+            return Ok(());
+        }
+        self.take_snapshot()?;
+        let new = Segment::create(&self.directory, offset)?;
+        if let Some(active) = self.segments.last_mut() {
+            active.deactivate()?;
+        }
+        self.segments.push(new);
+        Ok(())
+    }
+
+    /// Writes the producer state at the log's end; older snapshots go, but for the last ones.
+    fn take_snapshot(&mut self) -> Result<(), LogError> {
+        let offsets = snapshot::list(&self.directory)?;
+        if !self.producers.is_empty() || !offsets.is_empty() {
+            snapshot::write(&snapshot::path(&self.directory, self.end_offset), &self.producers)?;
+            let old = offsets.len().saturating_sub(SNAPSHOTS_KEPT - 1);
+            for offset in offsets.iter().take(old).filter(|offset| **offset != self.end_offset) {
+                fs::remove(&snapshot::path(&self.directory, *offset))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs what is not on disk yet; gives the offset up to which everything is. A failure is final: what the disk holds
+    /// is not known any more.
+    pub fn flush(&mut self) -> Result<i64, LogError> {
+        let target = self.end_offset;
+        let from = self
+            .segments
+            .partition_point(|segment| segment.base_offset() <= self.recovery_point)
+            .saturating_sub(1);
+        for segment in &mut self.segments[from..] {
+            segment.sync()?;
+        }
+        self.recovery_point = target;
+        self.unflushed_records = 0;
+        Ok(target)
+    }
+
+    /// Cuts the log back to an offset.
+    pub fn truncate_to(&mut self, offset: i64) -> Result<(), LogError> {
+        if offset >= self.end_offset {
+            return Ok(());
+        }
+        if offset <= self.log_start_offset && offset <= self.segments.first().map_or(0, Segment::base_offset)
+        {
+            return self.truncate_fully_and_start_at(offset);
+        }
+        while self.segments.len() > 1 && self.segments.last().is_some_and(|last| last.base_offset() >= offset)
+        {
+            if let Some(last) = self.segments.pop() {
+                last.remove()?;
+            }
+        }
+        if let Some(active) = self.segments.last_mut() {
+            active.activate()?;
+            // The batch that holds the offset goes whole: a follower gets it again.
+            if let Some((header, position)) = active.find(offset)? {
+                active.truncate(position, header.base_offset)?;
+                self.end_offset = header.base_offset;
+            } else {
+                self.end_offset = offset;
+            }
+        }
+        fs::sync_directory(&self.directory)?;
+        self.recovery_point = self.recovery_point.min(self.end_offset);
+        self.high_watermark = self.high_watermark.min(self.end_offset);
+        self.epochs.truncate_from_end(self.end_offset)?;
+        for offset in snapshot::list(&self.directory)?.into_iter().filter(|offset| *offset > self.end_offset)
+        {
+            fs::remove(&snapshot::path(&self.directory, offset))?;
+        }
+        self.rebuild_producers()
+    }
+
+    /// Forgets everything; the log begins anew at an offset.
+    pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> Result<(), LogError> {
+        for segment in std::mem::take(&mut self.segments) {
+            segment.remove()?;
+        }
+        for snapshot_offset in snapshot::list(&self.directory)? {
+            fs::remove(&snapshot::path(&self.directory, snapshot_offset))?;
+        }
+        self.segments.push(Segment::create(&self.directory, offset)?);
+        self.epochs.clear()?;
+        self.producers = ProducerState::default();
+        self.log_start_offset = offset;
+        self.end_offset = offset;
+        self.recovery_point = offset;
+        self.high_watermark = offset;
+        Ok(())
+    }
+
+    // --- the end ---
+
+    /// Syncs and closes everything, so that the next start reads no segment.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.take_snapshot()?;
+        self.flush()?;
+        if let Some(active) = self.segments.last_mut() {
+            active.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Renames the directory, so that nothing finds it; gives the name for the removal later.
+    pub fn rename_for_deletion(self) -> Result<PathBuf, LogError> {
+        let mut name = self.directory.as_os_str().to_owned();
+        name.push(format!(".{}-delete", Uuid::new_v4().simple()));
+        let to = PathBuf::from(name);
+        fs::rename(&self.directory, &to)?;
+        if let Some(parent) = to.parent() {
+            fs::sync_directory(parent)?;
+        }
+        Ok(to)
+    }
+}
+
+/// A share of the jitter that differs from log to log and stays the same for one.
+fn jitter(directory: &Path, jitter_ms_max: i64) -> i64 {
+    let name = directory.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
+    let hash = name.iter().fold(17u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+    if jitter_ms_max <= 0 { 0 } else { i64::from(hash) % jitter_ms_max }
+}

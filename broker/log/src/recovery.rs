@@ -1,0 +1,339 @@
+//! Opening a log: after a clean stop only what the caches do not say is read; after a crash everything from the recovery
+//! point on is read and checked, and the first byte that is wrong ends the log there.
+//!
+//! What is kept is always a prefix. Doing it twice does the same: a crash during recovery is a crash.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use ottla_wire::records::{BatchHeader, BatchSlices, verify_crc};
+
+use crate::config::LogConfig;
+use crate::epoch_cache::EpochCache;
+use crate::error::LogError;
+use crate::log::Log;
+use crate::producer_state::ProducerState;
+use crate::segment::{Segment, file_name};
+use crate::{fs, snapshot};
+
+/// How much is read at a time. A batch that is larger is read by itself.
+const READ_BYTES: usize = 1 << 20;
+
+/// What the directory's checkpoints say of a log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    /// Everything before this offset was synced.
+    pub recovery_point: i64,
+    /// The last stop was a clean one.
+    pub clean_shutdown: bool,
+    /// First offset.
+    pub log_start_offset: i64,
+    /// Wall clock.
+    pub now_ms: i64,
+}
+
+/// What opening a log took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Bytes that were read and checked.
+    pub checked_bytes: u64,
+    /// Bytes that were cut off.
+    pub truncated_bytes: u64,
+    /// Segments behind the damage, which were removed.
+    pub removed_segments: usize,
+}
+
+impl Log {
+    /// Opens a log that is there.
+    pub fn open(
+        directory: &Path,
+        config: LogConfig,
+        options: OpenOptions,
+    ) -> Result<(Self, LoadReport), LogError> {
+        let mut bases = tidy(directory)?;
+        bases.sort_unstable();
+        let mut segments = Vec::with_capacity(bases.len());
+        for base in bases {
+            segments.push(Segment::open(directory, base)?);
+        }
+        if segments.is_empty() {
+            segments.push(Segment::create(directory, options.log_start_offset.max(0))?);
+        }
+        let (epochs, has_epochs) = EpochCache::open(directory);
+        let mut log = Self::assemble(directory, config, segments, epochs, ProducerState::default());
+        let first = log.segments.first().map_or(0, Segment::base_offset);
+        log.log_start_offset = options.log_start_offset.max(first);
+        log.recovery_point = options.recovery_point;
+        let mut report = LoadReport::default();
+        if !options.clean_shutdown {
+            log.recover(&mut report)?;
+        }
+        log.find_end(&mut report)?;
+        log.recovery_point =
+            log.recovery_point.clamp(log.log_start_offset.min(log.end_offset), log.end_offset);
+        if log.log_start_offset > log.end_offset {
+            let start = log.log_start_offset;
+            log.truncate_fully_and_start_at(start)?;
+        }
+        log.repair_epochs(has_epochs)?;
+        log.rebuild_producers()?;
+        Ok((log, report))
+    }
+
+    /// Reads every segment that was written to since the recovery point.
+    fn recover(&mut self, report: &mut LoadReport) -> Result<(), LogError> {
+        let from = self.segment_of(self.recovery_point);
+        let mut at = from;
+        while at < self.segments.len() {
+            let segment = &mut self.segments[at];
+            let valid = check_segment(segment, report)?;
+            let size = segment.size();
+            if valid < size {
+                report.truncated_bytes += size - valid;
+                let file = segment.file()?;
+                file.set_len(valid).map_err(LogError::io("cannot truncate", segment.path()))?;
+                file.sync_all().map_err(LogError::io("cannot sync", segment.path()))?;
+                segment.set_size(valid);
+                for segment in self.segments.drain(at + 1..) {
+                    report.truncated_bytes += segment.size();
+                    report.removed_segments += 1;
+                    segment.remove()?;
+                }
+                tracing::warn!(
+                    directory = %self.directory.display(),
+                    truncated_bytes = report.truncated_bytes,
+                    removed_segments = report.removed_segments,
+                    "the log was cut at its first damaged or incomplete batch"
+                );
+                fs::sync_directory(&self.directory)?;
+            }
+            if at + 1 < self.segments.len() {
+                self.segments[at].deactivate()?;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Walks from the active segment's last index entry to its end.
+    fn find_end(&mut self, report: &mut LoadReport) -> Result<(), LogError> {
+        let Some(active) = self.segments.last_mut() else { return Ok(()) };
+        active.activate()?;
+        let base = active.base_offset();
+        let file = active.file()?;
+        let mut position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
+        let mut end = base;
+        active.first_timestamp = active.header_at(&file, 0).ok().flatten().map(|header| header.max_timestamp);
+        loop {
+            let header = match active.header_at(&file, position) {
+                Ok(Some(header)) if position + header.total_length() as u64 <= active.size() => header,
+                Ok(None) => break,
+                // A copied or damaged directory with a marker of a clean stop: what is not a batch cannot be served.
+                Ok(Some(_)) | Err(_) => {
+                    report.truncated_bytes += active.size() - position;
+                    active.truncate(position, end)?;
+                    break;
+                }
+            };
+            if header.max_timestamp > active.max_timestamp {
+                active.max_timestamp = header.max_timestamp;
+                active.max_timestamp_offset = header.last_offset();
+            }
+            end = header.next_offset();
+            position += header.total_length() as u64;
+        }
+        self.end_offset = end;
+        Ok(())
+    }
+
+    /// Epochs beyond the log's end are forgotten; a missing file is made anew from the batches.
+    fn repair_epochs(&mut self, has_epochs: bool) -> Result<(), LogError> {
+        self.epochs.truncate_from_end(self.end_offset)?;
+        if has_epochs && (self.epochs.latest().is_some() || self.end_offset == self.log_start_offset) {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        for segment in &self.segments {
+            walk(segment, 0, |header, _| {
+                if found.last().is_none_or(|(epoch, _)| *epoch < header.partition_leader_epoch) {
+                    found.push((header.partition_leader_epoch, header.base_offset));
+                }
+                Ok(())
+            })?;
+        }
+        for (epoch, start) in found {
+            self.epochs.assign(epoch, start)?;
+        }
+        Ok(())
+    }
+
+    /// The producer state from the latest usable snapshot and the batches behind it.
+    pub(crate) fn rebuild_producers(&mut self) -> Result<(), LogError> {
+        let mut from = self.log_start_offset;
+        self.producers = ProducerState::default();
+        for offset in snapshot::list(&self.directory)?.into_iter().rev() {
+            let path = snapshot::path(&self.directory, offset);
+            if offset > self.end_offset {
+                fs::remove(&path)?;
+                continue;
+            }
+            match snapshot::read(&path) {
+                Ok(state) => {
+                    self.producers = state;
+                    from = offset;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a snapshot of producers cannot be used");
+                    fs::remove(&path)?;
+                }
+            }
+        }
+        if from >= self.end_offset {
+            return Ok(());
+        }
+        let high_watermark = self.high_watermark;
+        let producers = &mut self.producers;
+        let first = self.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        let mut aborted = Vec::new();
+        for at in first..self.segments.len() {
+            let segment = &self.segments[at];
+            let start = segment.find(from)?.map_or(segment.size(), |(_, position)| position);
+            walk(segment, start, |header, position| {
+                if header.base_offset < from {
+                    return Ok(());
+                }
+                if !header.is_control() {
+                    producers.append(header);
+                } else if header.is_transactional() {
+                    let batch = crate::read::read_batch(segment, position)?;
+                    if let Some((commit, epoch)) = marker(&batch)
+                        && let Some(found) = producers.end_transaction(header, commit, epoch, high_watermark)
+                    {
+                        aborted.push((at, found));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        // Aborts that the index has not: recovery emptied it, or it was lost.
+        for (at, found) in aborted {
+            let index = &mut self.segments[at].transactions;
+            if !index.read()?.iter().any(|known| known.last_offset == found.last_offset) {
+                index.push(found)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn marker(batch: &ottla_wire::records::Batch) -> Option<(bool, i32)> {
+    use ottla_wire::records::{ControlRecord, EndTransaction};
+    let record = batch.records().ok()?.next()?.ok()?;
+    match ControlRecord::parse(&record) {
+        Ok(ControlRecord::EndTransaction { end, coordinator_epoch }) => {
+            Some((end == EndTransaction::Commit, coordinator_epoch))
+        }
+        _ => None,
+    }
+}
+
+/// Calls for each batch of a segment from a position on.
+fn walk(
+    segment: &Segment,
+    from: u64,
+    mut visit: impl FnMut(&BatchHeader, u64) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let file = segment.file()?;
+    let mut position = from;
+    while let Some(header) = segment.header_at(&file, position)? {
+        visit(&header, position)?;
+        position += header.total_length() as u64;
+    }
+    Ok(())
+}
+
+/// Removes what a crash left of deletions and cleanings, and indexes without a data file; gives the base offsets.
+fn tidy(directory: &Path) -> Result<Vec<i64>, LogError> {
+    let mut bases = Vec::new();
+    let mut indexes = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(LogError::io("cannot list", directory))? {
+        let entry = entry.map_err(LogError::io("cannot list", directory))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let Some((stem, extension)) = name.split_once('.') else { continue };
+        if extension.ends_with("deleted") || extension.ends_with("cleaned") || extension.ends_with("tmp") {
+            fs::remove(&entry.path())?;
+            continue;
+        }
+        let Ok(base) = stem.parse::<i64>() else { continue };
+        match extension {
+            "log" => bases.push(base),
+            "index" | "timeindex" | "txnindex" => indexes.push((base, entry.path())),
+            _ => {}
+        }
+    }
+    for (base, path) in indexes {
+        if !bases.contains(&base) {
+            fs::remove(&path)?;
+        }
+    }
+    debug_assert!(bases.iter().all(|base| file_name(directory, *base, "log").exists()));
+    Ok(bases)
+}
+
+/// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right.
+fn check_segment(segment: &mut Segment, report: &mut LoadReport) -> Result<u64, LogError> {
+    segment.activate()?;
+    segment.reset_indexes()?;
+    let file = segment.file()?;
+    let size = segment.size();
+    let mut valid = 0u64;
+    let mut next_offset = segment.base_offset();
+    let mut wanted = READ_BYTES;
+    // The base offset lies outside the checksum; beyond this it cannot be of this segment.
+    let offset_max = segment.base_offset().saturating_add(i64::from(i32::MAX));
+    while valid < size {
+        let length = usize::try_from((size - valid).min(wanted as u64)).unwrap_or(READ_BYTES);
+        let mut buffer = vec![0; length];
+        file.read_exact_at(&mut buffer, valid).map_err(LogError::io("cannot read", segment.path()))?;
+        let buffer = Bytes::from(buffer);
+        let mut slices = BatchSlices::new(&buffer);
+        let mut taken = 0;
+        let mut is_damaged = false;
+        loop {
+            let position = slices.position();
+            let Some(batch) = slices.next() else { break };
+            let right = batch.ok().filter(|(header, bytes)| {
+                (next_offset..=offset_max).contains(&header.base_offset)
+                    && header.last_offset_delta >= 0
+                    && verify_crc(bytes).is_ok()
+            });
+            let Some((header, bytes)) = right else {
+                is_damaged = true;
+                break;
+            };
+            // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
+            segment.note(&header, valid + position as u64, 4096)?;
+            next_offset = header.next_offset();
+            taken = position + bytes.len();
+        }
+        report.checked_bytes += taken as u64;
+        valid += taken as u64;
+        if is_damaged {
+            break;
+        }
+        if taken == 0 {
+            // A batch larger than the buffer, or the torn end of the file.
+            let is_whole_rest = length as u64 == size - valid;
+            if is_whole_rest {
+                break;
+            }
+            wanted = wanted.saturating_mul(4);
+        } else {
+            wanted = READ_BYTES;
+        }
+    }
+    Ok(valid)
+}

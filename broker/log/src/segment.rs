@@ -1,0 +1,335 @@
+//! One segment: a data file named by its first offset, and its indexes.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ottla_wire::records::{BatchHeader, HEADER_BYTES};
+use parking_lot::Mutex;
+
+use crate::config::LogConfig;
+use crate::error::LogError;
+use crate::fs;
+use crate::index::{Index, Position, Time};
+use crate::transaction_index::TransactionIndex;
+
+/// A segment's files.
+#[derive(Debug)]
+pub struct Segment {
+    base_offset: i64,
+    path: PathBuf,
+    /// Of a segment that is not written to it is opened when needed; readers keep it as long as they need it.
+    file: Mutex<Option<Arc<File>>>,
+    is_active: bool,
+    size: u64,
+    pub(crate) offsets: Index<Position>,
+    pub(crate) times: Index<Time>,
+    pub(crate) transactions: TransactionIndex,
+    /// Greatest time stamp so far and the last offset of its batch; -1: not known, or none.
+    pub(crate) max_timestamp: i64,
+    pub(crate) max_timestamp_offset: i64,
+    /// Time stamp of the first batch; `None`: empty, or not read yet.
+    pub(crate) first_timestamp: Option<i64>,
+    bytes_since_index: usize,
+}
+
+/// The name of a file of the segment that begins at an offset.
+pub(crate) fn file_name(directory: &Path, base_offset: i64, extension: &str) -> PathBuf {
+    directory.join(format!("{base_offset:020}.{extension}"))
+}
+
+impl Segment {
+    fn new(directory: &Path, base_offset: i64) -> Self {
+        let name = |extension| file_name(directory, base_offset, extension);
+        Self {
+            base_offset,
+            path: name("log"),
+            file: Mutex::new(None),
+            is_active: false,
+            size: 0,
+            offsets: Index::inactive(name("index")),
+            times: Index::inactive(name("timeindex")),
+            transactions: TransactionIndex::new(name("txnindex")),
+            max_timestamp: -1,
+            max_timestamp_offset: -1,
+            first_timestamp: None,
+            bytes_since_index: 0,
+        }
+    }
+
+    /// A new segment to write to.
+    pub(crate) fn create(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::new(directory, base_offset);
+        let file = fs::open(&segment.path)?;
+        file.set_len(0).map_err(LogError::io("cannot truncate", &segment.path))?;
+        segment.offsets = Index::active(segment.offsets.path().to_owned())?;
+        segment.times = Index::active(segment.times.path().to_owned())?;
+        fs::remove(segment.transactions.path())?;
+        fs::sync_directory(directory)?;
+        segment.is_active = true;
+        *segment.file.lock() = Some(Arc::new(file));
+        Ok(segment)
+    }
+
+    /// A segment that is there. Its size is the file's; nothing is read.
+    pub(crate) fn open(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::new(directory, base_offset);
+        segment.size =
+            std::fs::metadata(&segment.path).map_err(LogError::io("cannot read", &segment.path))?.len();
+        if let Some(last) = segment.times.last() {
+            segment.max_timestamp = last.timestamp;
+            segment.max_timestamp_offset = base_offset + i64::from(last.relative_offset);
+        }
+        Ok(segment)
+    }
+
+    /// Makes it the one that is written to.
+    pub(crate) fn activate(&mut self) -> Result<(), LogError> {
+        self.offsets.activate()?;
+        self.times.activate()?;
+        self.is_active = true;
+        self.file().map(drop)
+    }
+
+    /// Nothing is written to it any more: its time index gets its last entry, its file may close.
+    pub(crate) fn deactivate(&mut self) -> Result<(), LogError> {
+        self.push_time()?;
+        self.offsets.deactivate()?;
+        self.times.deactivate()?;
+        self.is_active = false;
+        *self.file.lock() = None;
+        Ok(())
+    }
+
+    /// First offset.
+    pub fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// Bytes of the data file.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The data file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The data file, open.
+    pub(crate) fn file(&self) -> Result<Arc<File>, LogError> {
+        let mut place = self.file.lock();
+        if let Some(file) = &*place {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(fs::open(&self.path)?);
+        if self.is_active {
+            *place = Some(Arc::clone(&file));
+        }
+        Ok(file)
+    }
+
+    /// Whether more bytes, up to an offset, still belong into this segment.
+    pub(crate) fn has_room(
+        &self,
+        config: &LogConfig,
+        bytes: usize,
+        last_offset: i64,
+        now_ms: i64,
+        jitter_ms: i64,
+    ) -> bool {
+        if self.size == 0 {
+            return true;
+        }
+        let fits = self.size + bytes as u64 <= config.segment_bytes as u64;
+        let is_near = last_offset - self.base_offset <= i64::from(i32::MAX);
+        let has_index_room = self.offsets.bytes() < config.segment_index_bytes
+            && self.times.bytes() < config.segment_index_bytes;
+        let is_young = self
+            .first_timestamp
+            .is_none_or(|first| now_ms.saturating_sub(first) <= config.segment_ms.saturating_sub(jitter_ms));
+        fits && is_near && has_index_room && is_young
+    }
+
+    /// Writes bytes at the end; on failure the file is as it was, as far as the disk allows.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<u64, LogError> {
+        let position = self.size;
+        let file = self.file()?;
+        if let Err(error) = file.write_all_at(bytes, position) {
+            // A part may have been written; left there, recovery would cut it, and so would the next append.
+            let _ = file.set_len(position);
+            return Err(LogError::io("cannot write", &self.path)(error));
+        }
+        self.size += bytes.len() as u64;
+        Ok(position)
+    }
+
+    /// Indexes a batch that was written at a position.
+    pub(crate) fn note(
+        &mut self,
+        header: &BatchHeader,
+        position: u64,
+        interval_bytes: usize,
+    ) -> Result<(), LogError> {
+        self.first_timestamp.get_or_insert(header.max_timestamp);
+        if header.max_timestamp > self.max_timestamp {
+            self.max_timestamp = header.max_timestamp;
+            self.max_timestamp_offset = header.last_offset();
+        }
+        if self.bytes_since_index > interval_bytes {
+            self.bytes_since_index = 0;
+            let relative = header.last_offset() - self.base_offset;
+            if let (Ok(relative_offset), Ok(position)) = (u32::try_from(relative), u32::try_from(position)) {
+                self.offsets.push(Position { relative_offset, position })?;
+            }
+            self.push_time()?;
+        }
+        self.bytes_since_index += header.total_length();
+        Ok(())
+    }
+
+    fn push_time(&mut self) -> Result<(), LogError> {
+        let is_news = self.times.last().is_none_or(|last| last.timestamp < self.max_timestamp);
+        if self.max_timestamp >= 0
+            && is_news
+            && let Ok(relative_offset) = u32::try_from(self.max_timestamp_offset - self.base_offset)
+        {
+            self.times.push(Time { timestamp: self.max_timestamp, relative_offset })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the header at a position; none: the file ends there.
+    pub(crate) fn header_at(&self, file: &File, position: u64) -> Result<Option<BatchHeader>, LogError> {
+        if position >= self.size {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        file.read_exact_at(&mut bytes, position).map_err(LogError::io("cannot read", &self.path))?;
+        BatchHeader::parse(&bytes)
+            .map(Some)
+            .map_err(|error| LogError::corrupt(&self.path, position, error.to_string()))
+    }
+
+    /// The first batch that ends at or behind an offset: its header and position.
+    pub(crate) fn find(&self, offset: i64) -> Result<Option<(BatchHeader, u64)>, LogError> {
+        let file = self.file()?;
+        let relative = u32::try_from((offset - self.base_offset).max(0)).unwrap_or(u32::MAX);
+        let mut position = self
+            .offsets
+            .find(|entry| entry.relative_offset <= relative)
+            .map_or(0, |entry| u64::from(entry.position));
+        while let Some(header) = self.header_at(&file, position)? {
+            if header.last_offset() >= offset {
+                return Ok(Some((header, position)));
+            }
+            position += header.total_length() as u64;
+        }
+        Ok(None)
+    }
+
+    /// Where a cut of at most `bytes_max` from a position falls between two batches: the position behind the last whole
+    /// batch and the offset of the one that begins there (`end_offset` at the segment's end).
+    pub(crate) fn cut(&self, from: u64, bytes_max: u64, end_offset: i64) -> Result<(u64, i64), LogError> {
+        if self.size - from <= bytes_max {
+            return Ok((self.size, end_offset));
+        }
+        let file = self.file()?;
+        let limit = from + bytes_max;
+        let near = self
+            .offsets
+            .find(|entry| u64::from(entry.position) <= limit)
+            .map_or(0, |entry| u64::from(entry.position));
+        let mut position = near.max(from);
+        while let Some(header) = self.header_at(&file, position)? {
+            let end = position + header.total_length() as u64;
+            if end > limit {
+                return Ok((position, header.base_offset));
+            }
+            position = end;
+        }
+        Ok((position, end_offset))
+    }
+
+    /// Cuts the data file and the indexes; what is left ends before the offset.
+    pub(crate) fn truncate(&mut self, position: u64, offset: i64) -> Result<(), LogError> {
+        let file = self.file()?;
+        file.set_len(position).map_err(LogError::io("cannot truncate", &self.path))?;
+        file.sync_all().map_err(LogError::io("cannot sync", &self.path))?;
+        self.size = position;
+        let base = self.base_offset;
+        self.offsets.truncate(|entry| base + i64::from(entry.relative_offset) < offset)?;
+        self.times.truncate(|entry| base + i64::from(entry.relative_offset) < offset)?;
+        self.transactions.truncate(offset)?;
+        let last = self.times.last();
+        self.max_timestamp = last.map_or(-1, |last| last.timestamp);
+        self.max_timestamp_offset = last.map_or(-1, |last| base + i64::from(last.relative_offset));
+        self.first_timestamp = self.header_at(&file, 0)?.map(|header| header.max_timestamp);
+        self.bytes_since_index = 0;
+        // What came behind the last entry of the time index.
+        let mut position = self.offsets.last().map_or(0, |last| u64::from(last.position));
+        while let Some(header) = self.header_at(&file, position)? {
+            if header.max_timestamp > self.max_timestamp {
+                self.max_timestamp = header.max_timestamp;
+                self.max_timestamp_offset = header.last_offset();
+            }
+            position += header.total_length() as u64;
+        }
+        Ok(())
+    }
+
+    /// Cuts nothing but empties the indexes, to make them anew.
+    pub(crate) fn reset_indexes(&mut self) -> Result<(), LogError> {
+        self.offsets = Index::active(self.offsets.path().to_owned())?;
+        self.times = Index::active(self.times.path().to_owned())?;
+        fs::remove(self.transactions.path())?;
+        self.max_timestamp = -1;
+        self.max_timestamp_offset = -1;
+        self.first_timestamp = None;
+        self.bytes_since_index = 0;
+        Ok(())
+    }
+
+    pub(crate) fn set_size(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// Syncs data and indexes.
+    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
+        self.file()?.sync_data().map_err(LogError::io("cannot sync", &self.path))?;
+        self.offsets.write_pending()?;
+        self.times.write_pending()
+    }
+
+    /// As [`Self::sync`], and the indexes' files too: before a clean stop.
+    pub(crate) fn sync_all(&mut self) -> Result<(), LogError> {
+        self.push_time()?;
+        self.file()?.sync_all().map_err(LogError::io("cannot sync", &self.path))?;
+        self.offsets.sync()?;
+        self.times.sync()
+    }
+
+    /// Renames all files to `.deleted`, which recovery removes; gives their names for the removal later.
+    pub(crate) fn rename_for_deletion(self) -> Result<Vec<PathBuf>, LogError> {
+        let mut renamed = Vec::new();
+        for path in [self.path.as_path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
+            if path.exists() {
+                let mut name = path.as_os_str().to_owned();
+                name.push(".deleted");
+                let to = PathBuf::from(name);
+                fs::rename(path, &to)?;
+                renamed.push(to);
+            }
+        }
+        Ok(renamed)
+    }
+
+    /// Removes all files at once.
+    pub(crate) fn remove(self) -> Result<(), LogError> {
+        for path in [self.path.as_path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
+            fs::remove(path)?;
+        }
+        Ok(())
+    }
+}
