@@ -1,0 +1,127 @@
+//! DescribeGroups and ListGroups (KIP-518, KIP-848, KIP-1043). Queries: they change nothing.
+
+use bytes::Bytes;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::text::Text;
+
+use super::member::{LiveGroup, Member};
+use super::{GroupCoordinator, GroupState};
+
+/// The type of every group here, as ListGroups names it.
+const GROUP_TYPE: &str = "classic";
+
+/// A member of a described group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// Its id.
+    pub member_id: Text,
+    /// Given by static members.
+    pub group_instance_id: Option<Text>,
+    /// The client's id.
+    pub client_id: Text,
+    /// As Kafka prints it.
+    pub client_host: Text,
+    /// Of the chosen protocol; empty unless the group is stable.
+    pub metadata: Bytes,
+    /// Empty unless the group is stable.
+    pub assignment: Bytes,
+}
+
+/// A described group. One that is not there is dead, with GROUP_ID_NOT_FOUND; before version 6 that code is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// GROUP_ID_NOT_FOUND or none.
+    pub error: ErrorCode,
+    /// Its state.
+    pub state: GroupState,
+    /// Empty for one that never had members.
+    pub protocol_type: Text,
+    /// The chosen protocol; empty unless the group is stable.
+    pub protocol_data: Text,
+    /// By member id.
+    pub members: Vec<MemberDescription>,
+}
+
+/// Which groups to list. An empty list of states or types means all; names are compared without case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupFilter {
+    /// Names of states.
+    pub states: Vec<Text>,
+    /// Names of types.
+    pub types: Vec<Text>,
+}
+
+/// A listed group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupListing {
+    /// The group.
+    pub group_id: Text,
+    /// Empty for one that never had members.
+    pub protocol_type: Text,
+    /// Its state.
+    pub state: GroupState,
+    /// Always `classic`.
+    pub group_type: &'static str,
+}
+
+impl GroupCoordinator {
+    /// A group as it is now.
+    pub fn describe(&self, group_id: &str) -> Result<GroupDescription, ErrorCode> {
+        if !self.leading {
+            return Err(ErrorCode::NotCoordinator);
+        }
+        let found = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
+        let Some(group) = found else {
+            return Ok(GroupDescription {
+                error: ErrorCode::GroupIdNotFound,
+                state: GroupState::Dead,
+                protocol_type: Text::default(),
+                protocol_data: Text::default(),
+                members: Vec::new(),
+            });
+        };
+        let stable = group.state == GroupState::Stable;
+        let protocol_data = group.protocol_name.clone().filter(|_| stable);
+        Ok(GroupDescription {
+            error: ErrorCode::None,
+            state: group.state,
+            protocol_type: group.protocol_type.clone().unwrap_or_default(),
+            protocol_data: protocol_data.unwrap_or_default(),
+            members: group.members.values().map(|member| described(group, member, stable)).collect(),
+        })
+    }
+
+    /// The groups that pass the filter, by id.
+    pub fn list(&self, filter: &GroupFilter) -> Result<Vec<GroupListing>, ErrorCode> {
+        if !self.leading {
+            return Err(ErrorCode::NotCoordinator);
+        }
+        let passes = |names: &[Text], name: &str| {
+            names.is_empty() || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
+        };
+        if !passes(&filter.types, GROUP_TYPE) {
+            return Ok(Vec::new());
+        }
+        let listed = |group: &&LiveGroup| {
+            group.state != GroupState::Dead && passes(&filter.states, group.state.name())
+        };
+        let listing = |group: &LiveGroup| GroupListing {
+            group_id: group.id.clone(),
+            protocol_type: group.protocol_type.clone().unwrap_or_default(),
+            state: group.state,
+            group_type: GROUP_TYPE,
+        };
+        Ok(self.groups.values().filter(listed).map(listing).collect())
+    }
+}
+
+fn described(group: &LiveGroup, member: &Member, stable: bool) -> MemberDescription {
+    MemberDescription {
+        member_id: member.member_id.clone(),
+        group_instance_id: member.group_instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        metadata: if stable { member.metadata(group.protocol_name.as_ref()) } else { Bytes::new() },
+        assignment: if stable { member.assignment.clone() } else { Bytes::new() },
+    }
+}
