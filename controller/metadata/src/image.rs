@@ -1,0 +1,310 @@
+//! The metadata image: one immutable value of everything that is committed.
+//!
+//! A new image shares what did not change with the one before: topics stand in shards behind reference counts, so that a
+//! change costs its shard and its topic, not the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use ottla_proto::metadata::ResourceType;
+use uuid::Uuid;
+
+/// Topics are spread over this many maps.
+const SHARDS: usize = 64;
+
+macro_rules! number {
+    ($(#[$doc:meta] $name:ident($inner:ty);)*) => {$(
+        #[$doc]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $inner);
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+
+        impl From<$name> for $inner {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+number! {
+    /// A broker's node id.
+    BrokerId(i32);
+    /// One registration of a broker: the log index of its record.
+    BrokerEpoch(i64);
+    /// Rises with every change of a partition's leader.
+    LeaderEpoch(i32);
+    /// Rises with every change of a partition.
+    PartitionEpoch(i32);
+    /// A topic's id, never used twice.
+    TopicId(Uuid);
+    /// Position in the metadata log.
+    LogIndex(i64);
+}
+
+/// An address of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Listener name, upper case.
+    pub name: String,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    pub security_protocol: String,
+}
+
+/// A broker that has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerRegistration {
+    /// Node id.
+    pub id: BrokerId,
+    /// Index of the registration's record.
+    pub epoch: BrokerEpoch,
+    /// New at each start of the process.
+    pub incarnation: Uuid,
+    /// Where clients and brokers reach it.
+    pub endpoints: Vec<Endpoint>,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// Ids of its log directories.
+    pub log_directories: Vec<Uuid>,
+    /// Of its software.
+    pub version: String,
+    /// `host:port` of its gRPC listener; empty: none.
+    pub grpc_endpoint: String,
+    /// It may not lead, nor be in an ISR.
+    pub fenced: bool,
+    /// It is on its way out: it gives up leadership and enters no ISR.
+    pub in_controlled_shutdown: bool,
+}
+
+impl BrokerRegistration {
+    /// Whether it may be in an ISR and lead.
+    pub fn is_eligible(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartitionImage {
+    /// Brokers that have a replica; the first is the preferred leader.
+    pub replicas: Vec<BrokerId>,
+    /// In-sync replicas.
+    pub isr: Vec<BrokerId>,
+    /// Replicas that are complete although they left the ISR: it was under min.insync.replicas (KIP-966).
+    pub eligible_leader_replicas: Vec<BrokerId>,
+    /// The last leader, when the ISR and the eligible replicas are empty.
+    pub last_known_leader: Vec<BrokerId>,
+    /// Replicas that a reassignment adds.
+    pub adding_replicas: Vec<BrokerId>,
+    /// Replicas that a reassignment removes.
+    pub removing_replicas: Vec<BrokerId>,
+    /// Who leads.
+    pub leader: Option<BrokerId>,
+    /// See the type.
+    pub leader_epoch: LeaderEpoch,
+    /// See the type.
+    pub partition_epoch: PartitionEpoch,
+    /// An unclean leader has not yet confirmed that it recovered.
+    pub recovering: bool,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicImage {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// By partition number.
+    pub partitions: Vec<Arc<PartitionImage>>,
+}
+
+/// What a config belongs to. Ordered as Kafka's numbers are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigResource {
+    /// Kafka's number of the kind.
+    pub kind: i32,
+    /// Topic, broker id, group; an empty broker id is the default of the cluster.
+    pub name: String,
+}
+
+impl ConfigResource {
+    /// A resource of a kind.
+    pub fn new(kind: ResourceType, name: impl Into<String>) -> Self {
+        Self { kind: kind.into(), name: name.into() }
+    }
+}
+
+type TopicShard = Arc<BTreeMap<TopicId, Arc<TopicImage>>>;
+type NameShard = Arc<BTreeMap<Arc<str>, TopicId>>;
+
+/// Everything that is committed, at one index of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataImage {
+    pub(crate) index: LogIndex,
+    pub(crate) cluster_id: Arc<str>,
+    pub(crate) features: Arc<BTreeMap<String, i16>>,
+    pub(crate) brokers: Arc<BTreeMap<BrokerId, Arc<BrokerRegistration>>>,
+    topics: Vec<TopicShard>,
+    names: Vec<NameShard>,
+    pub(crate) configs: Arc<BTreeMap<ConfigResource, Arc<BTreeMap<String, String>>>>,
+    pub(crate) next_producer_id: i64,
+}
+
+impl Default for MetadataImage {
+    fn default() -> Self {
+        Self {
+            index: LogIndex(-1),
+            cluster_id: Arc::from(""),
+            features: Arc::default(),
+            brokers: Arc::default(),
+            topics: vec![Arc::default(); SHARDS],
+            names: vec![Arc::default(); SHARDS],
+            configs: Arc::default(),
+            next_producer_id: 0,
+        }
+    }
+}
+
+fn topic_shard(id: TopicId) -> usize {
+    // Ids are random: any bits do.
+    id.0.as_bytes()[15] as usize % SHARDS
+}
+
+fn name_shard(name: &str) -> usize {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    usize::try_from(hash % SHARDS as u64).unwrap_or(0)
+}
+
+impl MetadataImage {
+    /// Index of the last applied entry; -1: none.
+    pub fn index(&self) -> LogIndex {
+        self.index
+    }
+
+    /// The cluster's id; empty: not written yet.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// Finalised features and their levels.
+    pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
+        self.features.iter().map(|(name, level)| (name.as_str(), *level))
+    }
+
+    /// Registered brokers, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &BrokerRegistration> {
+        self.brokers.values().map(|broker| &**broker)
+    }
+
+    /// A registered broker.
+    pub fn broker(&self, id: BrokerId) -> Option<&BrokerRegistration> {
+        self.brokers.get(&id).map(|broker| &**broker)
+    }
+
+    /// All topics, in no particular order.
+    pub fn topics(&self) -> impl Iterator<Item = &TopicImage> {
+        self.topics.iter().flat_map(|shard| shard.values()).map(|topic| &**topic)
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.topics.iter().map(|shard| shard.len()).sum()
+    }
+
+    /// A topic by its id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&TopicImage> {
+        self.topics[topic_shard(id)].get(&id).map(|topic| &**topic)
+    }
+
+    /// A topic by its name.
+    pub fn topic_by_name(&self, name: &str) -> Option<&TopicImage> {
+        self.names[name_shard(name)].get(name).and_then(|id| self.topic_by_id(*id))
+    }
+
+    /// A partition.
+    pub fn partition(&self, id: TopicId, partition: i32) -> Option<&PartitionImage> {
+        let index = usize::try_from(partition).ok()?;
+        self.topic_by_id(id)?.partitions.get(index).map(|partition| &**partition)
+    }
+
+    /// What is set on a resource itself.
+    pub fn config(&self, kind: ResourceType, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.configs.get(&ConfigResource::new(kind, name)).map(|values| &**values)
+    }
+
+    /// Every resource of a kind on which something is set, by name.
+    pub fn config_resources(&self, kind: ResourceType) -> impl Iterator<Item = &str> {
+        let kind = i32::from(kind);
+        let from = ConfigResource { kind, name: String::new() };
+        self.configs
+            .range(from..)
+            .map(|(resource, _)| resource)
+            .take_while(move |resource| resource.kind == kind)
+            .map(|resource| resource.name.as_str())
+    }
+
+    /// The next producer id that no broker has.
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+
+    pub(crate) fn put_topic(&mut self, topic: Arc<TopicImage>) {
+        Arc::make_mut(&mut self.names[name_shard(&topic.name)]).insert(Arc::clone(&topic.name), topic.id);
+        Arc::make_mut(&mut self.topics[topic_shard(topic.id)]).insert(topic.id, topic);
+    }
+
+    pub(crate) fn topic_mut(&mut self, id: TopicId) -> Option<&mut TopicImage> {
+        Arc::make_mut(&mut self.topics[topic_shard(id)]).get_mut(&id).map(Arc::make_mut)
+    }
+
+    pub(crate) fn remove_topic(&mut self, id: TopicId) -> Option<Arc<TopicImage>> {
+        let topic = Arc::make_mut(&mut self.topics[topic_shard(id)]).remove(&id)?;
+        Arc::make_mut(&mut self.names[name_shard(&topic.name)]).remove(&topic.name);
+        Some(topic)
+    }
+}
+
+/// What changed between two images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetadataDelta {
+    /// Topics that are new, changed in a partition, or gone.
+    pub topics: BTreeSet<TopicId>,
+    /// Names of topics that are gone.
+    pub deleted_topics: Vec<Arc<str>>,
+    /// Brokers that are new, changed or gone.
+    pub brokers: BTreeSet<BrokerId>,
+    /// Resources of which a config changed.
+    pub configs: BTreeSet<ConfigResource>,
+    /// The cluster's id or a feature changed.
+    pub cluster: bool,
+}
+
+impl MetadataDelta {
+    /// Adds what a later delta changed.
+    pub fn merge(&mut self, later: Self) {
+        self.topics.extend(later.topics);
+        self.deleted_topics.extend(later.deleted_topics);
+        self.brokers.extend(later.brokers);
+        self.configs.extend(later.configs);
+        self.cluster |= later.cluster;
+    }
+}

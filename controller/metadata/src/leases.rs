@@ -1,0 +1,203 @@
+//! Which brokers live, as the controller that leads sees it: soft state.
+//!
+//! A failover loses all of it: the next leader gives every broker that is not fenced a fresh lease, so that nobody is
+//! fenced for having talked to the one before. Times are milliseconds of one monotonic clock.
+
+use std::collections::BTreeMap;
+
+use crate::image::{BrokerEpoch, BrokerId, MetadataImage};
+
+/// How leases are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// `broker.session.timeout.ms`: without a heartbeat for so long a broker is fenced.
+    pub session_timeout_ms: u64,
+    /// After its session broke (the process ended, or the network) a broker has this long to open another one; then it
+    /// is fenced, unless its lease runs on: it may still act as a leader until then.
+    pub broken_session_grace_ms: u64,
+}
+
+/// One broker's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lease {
+    epoch: BrokerEpoch,
+    expires_ms: u64,
+    /// The session broke at this time and no other was opened.
+    broken_ms: Option<u64>,
+    metadata_index: i64,
+    wants_fence: bool,
+    wants_shut_down: bool,
+}
+
+/// What a heartbeat says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Of which registration.
+    pub epoch: BrokerEpoch,
+    /// How much of the metadata log it has applied.
+    pub metadata_index: i64,
+    /// It cannot serve yet.
+    pub wants_fence: bool,
+    /// It wants to stop.
+    pub wants_shut_down: bool,
+}
+
+/// The leases of all brokers.
+#[derive(Debug, Clone)]
+pub struct Leases {
+    options: LeaseOptions,
+    leases: BTreeMap<BrokerId, Lease>,
+}
+
+impl Leases {
+    /// Nobody has a lease.
+    pub fn new(options: LeaseOptions) -> Self {
+        Self { options, leases: BTreeMap::new() }
+    }
+
+    /// Leadership begins: everybody who is not fenced gets a fresh lease.
+    pub fn begin(&mut self, now_ms: u64, image: &MetadataImage) {
+        self.leases.clear();
+        for broker in image.brokers().filter(|broker| !broker.fenced) {
+            self.leases.insert(
+                broker.id,
+                Lease {
+                    epoch: broker.epoch,
+                    expires_ms: now_ms + self.options.session_timeout_ms,
+                    broken_ms: None,
+                    metadata_index: -1,
+                    wants_fence: false,
+                    wants_shut_down: broker.in_controlled_shutdown,
+                },
+            );
+        }
+    }
+
+    /// A heartbeat of a registered epoch renews the lease.
+    pub fn heartbeat(&mut self, now_ms: u64, id: BrokerId, heartbeat: Heartbeat) {
+        self.leases.insert(
+            id,
+            Lease {
+                epoch: heartbeat.epoch,
+                expires_ms: now_ms + self.options.session_timeout_ms,
+                broken_ms: None,
+                metadata_index: heartbeat.metadata_index,
+                wants_fence: heartbeat.wants_fence,
+                wants_shut_down: heartbeat.wants_shut_down,
+            },
+        );
+    }
+
+    /// The session of this epoch broke.
+    pub fn session_broken(&mut self, now_ms: u64, id: BrokerId, epoch: BrokerEpoch) {
+        if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.epoch == epoch) {
+            lease.broken_ms.get_or_insert(now_ms);
+        }
+    }
+
+    /// Whether another incarnation of this broker would be told to wait: the lease runs and the session stands.
+    pub fn is_held(&self, now_ms: u64, id: BrokerId) -> bool {
+        self.leases.get(&id).is_some_and(|lease| lease.broken_ms.is_none() && now_ms < lease.expires_ms)
+    }
+
+    /// Whether a broker has applied everything up to an index, by its last heartbeat.
+    pub fn is_caught_up(&self, id: BrokerId, index: i64) -> bool {
+        self.leases.get(&id).is_some_and(|lease| lease.metadata_index >= index)
+    }
+
+    /// Whether a broker asked to stop.
+    pub fn wants_shut_down(&self, id: BrokerId) -> bool {
+        self.leases.get(&id).is_some_and(|lease| lease.wants_shut_down)
+    }
+
+    /// Whether a broker asked to stay fenced.
+    pub fn wants_fence(&self, id: BrokerId) -> bool {
+        self.leases.get(&id).is_some_and(|lease| lease.wants_fence)
+    }
+
+    /// A broker is gone from the metadata, or has registered anew.
+    pub fn forget(&mut self, id: BrokerId) {
+        self.leases.remove(&id);
+    }
+
+    /// Brokers whose time is over; they have no lease any more.
+    pub fn expired(&mut self, now_ms: u64) -> Vec<(BrokerId, BrokerEpoch)> {
+        let grace_ms = self.options.broken_session_grace_ms;
+        let over = |lease: &Lease| {
+            now_ms >= lease.expires_ms
+                || lease.broken_ms.is_some_and(|broken_ms| now_ms >= broken_ms + grace_ms)
+        };
+        let expired: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| over(lease))
+            .map(|(id, lease)| (*id, lease.epoch))
+            .collect();
+        for (id, _) in &expired {
+            self.leases.remove(id);
+        }
+        expired
+    }
+
+    /// When to look again; `None`: nobody has a lease.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let grace_ms = self.options.broken_session_grace_ms;
+        self.leases
+            .values()
+            .map(|lease| {
+                lease.broken_ms.map_or(lease.expires_ms, |broken| lease.expires_ms.min(broken + grace_ms))
+            })
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::cluster;
+
+    const OPTIONS: LeaseOptions = LeaseOptions { session_timeout_ms: 9_000, broken_session_grace_ms: 300 };
+
+    fn beat(epoch: i64) -> Heartbeat {
+        Heartbeat { epoch: BrokerEpoch(epoch), metadata_index: 7, wants_fence: false, wants_shut_down: false }
+    }
+
+    #[test]
+    fn a_broker_is_fenced_after_its_session_timeout_and_not_before() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.heartbeat(1_000, BrokerId(1), beat(5));
+        assert!(leases.expired(9_999).is_empty());
+        assert_eq!(leases.next_deadline_ms(), Some(10_000));
+        assert_eq!(leases.expired(10_000), [(BrokerId(1), BrokerEpoch(5))]);
+        assert!(leases.expired(99_999).is_empty());
+    }
+
+    #[test]
+    fn a_broken_session_leaves_a_short_grace_that_a_new_heartbeat_ends() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.heartbeat(0, BrokerId(1), beat(5));
+        leases.session_broken(1_000, BrokerId(1), BrokerEpoch(4));
+        assert_eq!(leases.next_deadline_ms(), Some(9_000), "another registration's session");
+        leases.session_broken(1_000, BrokerId(1), BrokerEpoch(5));
+        assert!(!leases.is_held(1_000, BrokerId(1)));
+        assert!(leases.expired(1_299).is_empty());
+        leases.heartbeat(1_299, BrokerId(1), beat(5));
+        assert!(leases.expired(1_300).is_empty());
+    }
+
+    #[test]
+    fn a_new_leader_gives_everyone_a_fresh_lease() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.begin(50_000, &cluster(&[(1, ""), (2, "")]));
+        assert!(leases.expired(58_999).is_empty());
+        assert_eq!(leases.expired(59_000).len(), 2);
+    }
+
+    #[test]
+    fn who_is_caught_up_is_known_from_heartbeats() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.heartbeat(0, BrokerId(1), beat(5));
+        assert!(leases.is_caught_up(BrokerId(1), 7) && !leases.is_caught_up(BrokerId(1), 8));
+        assert!(!leases.is_caught_up(BrokerId(2), 0));
+    }
+}

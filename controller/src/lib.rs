@@ -1,0 +1,32 @@
+//! The metadata quorum: Raft over gRPC with its log on disk, and the services that brokers use.
+//!
+//! What is decided and what an entry means is `ottla-metadata`'s; this crate agrees on the order, keeps it, and hands it out.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`controller`] | start, stop, and what the node sees of it |
+//! | `identity`, `bootstrap` | who this disk is, and how it becomes part of a cluster |
+//! | `store` | Raft log and vote on disk |
+//! | `state_machine` | the applied image, its history, snapshot files |
+//! | `network`, `codec`, `types` | Raft between controllers |
+//! | `leadership`, `leader` | who leads; deciding commands and watching over brokers |
+//! | `service` | the gRPC services |
+
+mod bootstrap;
+mod codec;
+pub mod controller;
+mod files;
+mod identity;
+mod leader;
+mod leadership;
+mod network;
+mod service;
+mod state_machine;
+mod store;
+mod types;
+
+pub use controller::{Controller, ControllerOptions, StartError};
+pub use identity::IdentityError;
+pub use leadership::Leader;
+pub use network::MESSAGE_BYTES_MAX;
+pub use store::StoreError;

@@ -1,0 +1,250 @@
+//! Calls to the other controllers: channels, envelopes, and openraft's network on top of them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use ottla_proto::raft::raft_client::RaftClient;
+use ottla_proto::raft::{Envelope, SnapshotPart};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::codec;
+use crate::identity::Identity;
+use crate::types::{Node, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+
+/// Largest message between controllers. An entry is far smaller; a backlog is sent in several requests.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest snapshot that is taken in.
+pub(crate) const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+/// A snapshot is sent in parts of this size.
+const SNAPSHOT_PART_BYTES: usize = 256 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that is silent for so long is asked whether it lives; a stale one would make a follower look dead.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// For calls that openraft gives no time.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why an address cannot be dialled at all.
+pub(crate) type AddressError = tonic::transport::Error;
+
+/// A channel to `host:port` that connects when used, and again when broken; the name is resolved each time.
+pub(crate) fn channel(address: &str) -> Result<Channel, AddressError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(32 << 20);
+    Ok(endpoint.connect_lazy())
+}
+
+/// A client of the Raft service at an address.
+pub(crate) fn raft_client(address: &str) -> Result<RaftClient<Channel>, AddressError> {
+    Ok(RaftClient::new(channel(address)?)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Makes connections to peers.
+#[derive(Clone)]
+pub(crate) struct Network {
+    identity: Arc<Identity>,
+    /// Configured addresses by node id: they win over what a membership remembers, so that a move is a change of
+    /// configuration only.
+    voters: Arc<BTreeMap<i32, String>>,
+    /// One channel for each address, shared by heartbeats and entries.
+    channels: Arc<Mutex<BTreeMap<String, RaftClient<Channel>>>>,
+}
+
+impl Network {
+    pub(crate) fn new(identity: Arc<Identity>, voters: Arc<BTreeMap<i32, String>>) -> Self {
+        Self { identity, voters, channels: Arc::default() }
+    }
+
+    /// A client of the Raft service at an address.
+    pub(crate) fn client(&self, address: &str) -> Result<RaftClient<Channel>, AddressError> {
+        let mut channels = self.channels.lock();
+        if let Some(client) = channels.get(address) {
+            return Ok(client.clone());
+        }
+        let client = raft_client(address)?;
+        channels.insert(address.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: RaftId, node: &Node) -> Connection {
+        let address = self.voters.get(&target.node_id).unwrap_or(&node.addr).clone();
+        Connection { network: self.clone(), target, address }
+    }
+}
+
+/// The way to one peer.
+pub(crate) struct Connection {
+    network: Network,
+    target: RaftId,
+    address: String,
+}
+
+/// Nobody is there: openraft backs off. Everything else is tried again at once.
+fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
+    match status.code() {
+        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied => {
+            RPCError::Unreachable(Unreachable::new(&io::Error::other(status.message().to_owned())))
+        }
+        _ => RPCError::Network(NetworkError::new(&io::Error::other(status.message().to_owned()))),
+    }
+}
+
+fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn streaming(error: RPCError<TypeConfig>) -> StreamingError<TypeConfig> {
+    match error {
+        RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+        error => StreamingError::Network(NetworkError::new(&error)),
+    }
+}
+
+enum Call {
+    Append,
+    Vote,
+    PreVote,
+    Transfer,
+}
+
+impl Connection {
+    fn client(&self) -> Result<RaftClient<Channel>, RPCError<TypeConfig>> {
+        self.network.client(&self.address).map_err(|error| unreachable(&error))
+    }
+
+    fn envelope(&self, payload: Bytes) -> Envelope {
+        let identity = &self.network.identity;
+        Envelope {
+            cluster_id: identity.cluster_id(),
+            from: identity.raft_id().to_bytes(),
+            to: self.target.to_bytes(),
+            payload,
+        }
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<T, RPCError<TypeConfig>> {
+        let mut client = self.client()?;
+        let mut request = Request::new(self.envelope(payload));
+        request.set_timeout(timeout);
+        let answer = match call {
+            Call::Append => client.append_entries(request).await,
+            Call::Vote => client.vote(request).await,
+            Call::PreVote => client.pre_vote(request).await,
+            Call::Transfer => client.transfer_leader(request).await,
+        };
+        let answer = answer.map_err(|status| rpc_error(&status))?.into_inner();
+        serde_json::from_slice(&answer.payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    async fn call_json<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        request: &impl Serialize,
+        option: &RPCOption,
+    ) -> Result<T, RPCError<TypeConfig>> {
+        let payload = serde_json::to_vec(request).map_err(|error| unreachable(&error))?;
+        self.call(call, payload.into(), option.hard_ttl()).await
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Connection {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let payload = codec::encode_append(&request).map_err(|error| unreachable(&error))?;
+        self.call(Call::Append, payload, option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call_json(Call::Vote, &request, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call_json(Call::PreVote, &request, &option).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call_json(Call::Transfer, &request, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut client = self.client().map_err(streaming)?;
+        let payload = serde_json::to_vec(&SnapshotHead { vote, meta: snapshot.meta.clone() })
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let head = SnapshotPart { head: Some(self.envelope(payload.into())), data: Bytes::new() };
+        let body = snapshot.snapshot;
+        let parts = (0..body.len()).step_by(SNAPSHOT_PART_BYTES).map(move |from| {
+            let until = body.len().min(from + SNAPSHOT_PART_BYTES);
+            SnapshotPart { head: None, data: body.slice(from..until) }
+        });
+        let mut request = Request::new(futures_util::stream::iter(std::iter::once(head).chain(parts)));
+        request.set_timeout(option.hard_ttl());
+        let answer = tokio::select! {
+            answer = client.install_snapshot(request) => answer,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        let answer = answer.map_err(|status| streaming(rpc_error(&status)))?.into_inner();
+        serde_json::from_slice(&answer.payload)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+    }
+}
+
+/// What stands before a snapshot's bytes.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct SnapshotHead {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
+}

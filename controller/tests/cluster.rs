@@ -1,0 +1,371 @@
+//! Three controllers in one process, over real gRPC on loopback ports.
+#![allow(clippy::unwrap_used, reason = "a test stops where its ground is gone")]
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ottla_controller::{Controller, ControllerOptions, StartError};
+use ottla_metadata::image::BrokerId;
+use ottla_proto::controller as proto;
+use ottla_proto::controller::controller_client::ControllerClient;
+use ottla_proto::controller::metadata_update::Update;
+use ottla_proto::metadata::{Endpoint, RegisterBrokerRecord};
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+
+struct Node {
+    controller: Controller,
+    stop: oneshot::Sender<()>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    fn identity(&self) -> (String, [u8; 16]) {
+        (self.controller.cluster_id(), self.controller.incarnation())
+    }
+}
+
+struct Cluster {
+    directory: tempfile::TempDir,
+    voters: Vec<(i32, String)>,
+    nodes: BTreeMap<i32, Node>,
+}
+
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "timed out: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+impl Cluster {
+    fn new(count: i32) -> Self {
+        let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let voters = (1..)
+            .zip(&listeners)
+            .map(|(id, listener)| (id, listener.local_addr().unwrap().to_string()))
+            .collect();
+        Self { directory: tempfile::tempdir().unwrap(), voters, nodes: BTreeMap::new() }
+    }
+
+    fn path(&self, id: i32) -> std::path::PathBuf {
+        self.directory.path().join(id.to_string())
+    }
+
+    fn address(&self, id: i32) -> &str {
+        &self.voters.iter().find(|(voter, _)| *voter == id).unwrap().1
+    }
+
+    fn options(&self, id: i32) -> ControllerOptions {
+        ControllerOptions {
+            node_id: id,
+            metadata_dir: self.path(id),
+            voters: self.voters.clone(),
+            cluster_id: None,
+            snapshot_entries: 20,
+            kept_entries: 10,
+            ..ControllerOptions::default()
+        }
+    }
+
+    async fn start(&mut self, id: i32) {
+        let controller = Controller::start(self.options(id)).await.unwrap();
+        let address = self.address(id).parse().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let routes = controller.routes();
+        let server = tokio::spawn(async move {
+            let stopped = async move { drop(stopped.await) };
+            tonic::transport::Server::builder()
+                .add_routes(routes)
+                .serve_with_shutdown(address, stopped)
+                .await
+                .unwrap();
+        });
+        self.nodes.insert(id, Node { controller, stop, server });
+    }
+
+    async fn started(count: i32) -> Self {
+        let mut cluster = Self::new(count);
+        for id in (1..=count).rev() {
+            cluster.start(id).await;
+        }
+        cluster
+    }
+
+    /// As killed: nothing is handed over.
+    async fn kill(&mut self, id: i32) {
+        let node = self.nodes.remove(&id).unwrap();
+        node.controller.abandon().await;
+        drop(node.stop);
+        drop(node.server.await);
+    }
+
+    async fn leader(&self) -> i32 {
+        eventually("a leader that all know", async || {
+            let mut known = self.nodes.values().map(|node| node.controller.watch_leader().borrow().clone());
+            let first = known.next()??.node_id;
+            (known.all(|leader| leader.is_some_and(|leader| leader.node_id == first))
+                && self.nodes.contains_key(&first))
+            .then_some(first)
+        })
+        .await
+    }
+
+    async fn client(&self, id: i32) -> ControllerClient<Channel> {
+        let address = format!("http://{}", self.address(id));
+        eventually("a connection", async || ControllerClient::connect(address.clone()).await.ok()).await
+    }
+
+    /// Registers a broker with whoever leads; gives its epoch.
+    async fn register(&self, id: i32) -> i64 {
+        eventually("a registration", async || {
+            let mut client = self.client(self.leader().await).await;
+            let reply = client.register_broker(registration(id)).await.ok()?.into_inner();
+            reply.failure.is_none().then_some(reply.broker_epoch)
+        })
+        .await
+    }
+
+    async fn all_have(&self, what: &str, holds: impl Fn(&Controller) -> bool) {
+        eventually(what, async || self.nodes.values().all(|node| holds(&node.controller)).then_some(()))
+            .await;
+    }
+}
+
+fn registration(id: i32) -> proto::RegisterBrokerRequest {
+    proto::RegisterBrokerRequest {
+        cluster_id: String::new(),
+        registration: Some(RegisterBrokerRecord {
+            broker_id: id,
+            incarnation_id: vec![u8::try_from(id % 250).unwrap(); 16].into(),
+            endpoints: vec![Endpoint {
+                name: "PLAINTEXT".into(),
+                host: "localhost".into(),
+                port: 1,
+                security_protocol: "PLAINTEXT".into(),
+            }],
+            ..Default::default()
+        }),
+        previous_broker_epoch: -1,
+    }
+}
+
+async fn unfence(
+    client: &mut ControllerClient<Channel>,
+    id: i32,
+    epoch: i64,
+) -> tokio::sync::mpsc::Sender<proto::BrokerHeartbeat> {
+    let (beats, receiver) = tokio::sync::mpsc::channel(4);
+    let beat = proto::BrokerHeartbeat {
+        broker_id: id,
+        broker_epoch: epoch,
+        metadata_index: epoch,
+        ..Default::default()
+    };
+    beats.send(beat).await.unwrap();
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut replies = client.session(outgoing).await.unwrap().into_inner();
+    loop {
+        let reply = replies.message().await.unwrap().unwrap();
+        assert_eq!(reply.failure, None);
+        if !reply.is_fenced {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        beats.send(beat).await.unwrap();
+    }
+    // The replies must stay open as long as the beats.
+    tokio::spawn(async move { while let Ok(Some(_)) = replies.message().await {} });
+    beats
+}
+
+fn create(name: &str) -> proto::Command {
+    let topic =
+        proto::NewTopic { name: name.into(), partitions: 1, replication_factor: 1, ..Default::default() };
+    let create = proto::CreateTopics { validate_only: false, topics: vec![topic] };
+    proto::Command {
+        command_id: name.as_bytes().to_vec().into(),
+        command: Some(proto::command::Command::CreateTopics(create)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_voter_forms_its_cluster_and_is_back_fast() {
+    let mut cluster = Cluster::new(1);
+    cluster.start(1).await;
+    let epoch = cluster.register(5).await;
+    let identity = cluster.nodes[&1].identity();
+    assert_eq!(identity.0.len(), 22);
+    cluster.kill(1).await;
+    let started = Instant::now();
+    cluster.start(1).await;
+    cluster.leader().await;
+    println!("restart to leader: {:?}", started.elapsed());
+    assert_eq!(cluster.nodes[&1].identity(), identity);
+    cluster
+        .all_have("the broker is remembered", |controller| {
+            controller.image().broker(BrokerId(5)).is_some_and(|broker| broker.epoch.0 == epoch)
+        })
+        .await;
+    assert_eq!(cluster.nodes[&1].controller.image().cluster_id(), identity.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_voters_agree_on_one_cluster_and_survive_the_loss_of_the_leader() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let epoch = cluster.register(7).await;
+    cluster
+        .all_have("one cluster id", |controller| {
+            !controller.cluster_id().is_empty() && controller.image().cluster_id() == controller.cluster_id()
+        })
+        .await;
+    let follower = if leader == 1 { 2 } else { 1 };
+    let refused = cluster.client(follower).await.register_broker(registration(8)).await.unwrap().into_inner();
+    let failure = refused.failure.unwrap();
+    assert_eq!((failure.error_code, failure.leader_id), (41, leader));
+    assert_eq!(failure.leader_endpoint, cluster.address(leader));
+
+    let mut client = cluster.client(leader).await;
+    let _beats = unfence(&mut client, 7, epoch).await;
+    let created = client.submit(create("kept")).await.unwrap().into_inner();
+    assert_eq!(created.failure, None);
+    let started = Instant::now();
+    cluster.kill(leader).await;
+    let next = cluster.leader().await;
+    cluster.all_have("the topic", |controller| controller.image().topic_by_name("kept").is_some()).await;
+    println!("failover: {:?}", started.elapsed());
+    assert_ne!(next, leader);
+    assert!(cluster.register(9).await > epoch);
+    cluster.start(leader).await;
+    cluster
+        .all_have("both brokers everywhere", |controller| {
+            let image = controller.image();
+            image.broker(BrokerId(7)).is_some() && image.broker(BrokerId(9)).is_some()
+        })
+        .await;
+    let leader = cluster.leader().await;
+    let node = cluster.nodes.remove(&leader).unwrap();
+    let started = Instant::now();
+    node.controller.shut_down().await;
+    let next = cluster.leader().await;
+    println!("handed over: {:?}", started.elapsed());
+    assert_ne!(next, leader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_away_gets_a_snapshot_and_a_wiped_disk_joins_as_a_new_member() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let away = if leader == 3 { 2 } else { 3 };
+    cluster.all_have("formed", |controller| !controller.image().cluster_id().is_empty()).await;
+    cluster.kill(away).await;
+    for id in 10..110 {
+        cluster.register(id).await;
+    }
+    cluster.start(away).await;
+    let has_all = |controller: &Controller| controller.image().brokers().count() == 100;
+    cluster.all_have("the follower catches up", has_all).await;
+    let old = cluster.nodes[&away].identity();
+
+    cluster.kill(away).await;
+    std::fs::remove_dir_all(cluster.path(away)).unwrap();
+    cluster.start(away).await;
+    cluster.all_have("the new member catches up", has_all).await;
+    let new = cluster.nodes[&away].identity();
+    assert_ne!(old.1, new.1);
+    assert_eq!(old.0, new.0);
+    eventually("the old incarnation is out", async || {
+        let mut client = cluster.client(cluster.leader().await).await;
+        let quorum = client.describe_quorum(proto::DescribeQuorumRequest {}).await.ok()?.into_inner();
+        let of_node: Vec<_> = quorum.voters.iter().filter(|voter| voter.node_id == away).collect();
+        (quorum.voters.len() == 3 && of_node.len() == 1 && of_node[0].incarnation[..] == new.1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_of_the_metadata_sees_every_entry_once_and_in_order() {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    // Otherwise a controller that is slow to connect gets a snapshot, and so does who follows it.
+    cluster.all_have("formed", |controller| !controller.image().cluster_id().is_empty()).await;
+    let follower = if leader == 1 { 2 } else { 1 };
+    let request = proto::FollowMetadataRequest { node_id: 5, from_index: 0, cluster_id: String::new() };
+    let mut updates = cluster.client(follower).await.follow_metadata(request).await.unwrap().into_inner();
+    for id in 1..=20 {
+        cluster.register(id).await;
+    }
+    let (mut expected, mut brokers) = (0, Vec::new());
+    while brokers.len() < 20 {
+        match updates.message().await.unwrap().unwrap().update {
+            // Who leads.
+            None => {}
+            Some(Update::Delta(delta)) => {
+                assert_eq!(delta.index, expected);
+                expected += 1;
+                brokers.extend(delta.records.into_iter().filter_map(|record| match record.record {
+                    Some(ottla_proto::metadata::metadata_record::Record::RegisterBroker(broker)) => {
+                        Some(broker.broker_id)
+                    }
+                    _ => None,
+                }));
+            }
+            Some(Update::Snapshot(chunk)) => panic!("no snapshot was needed: {chunk:?}"),
+        }
+    }
+    assert_eq!(brokers, (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_decided_quickly_answered_twice_and_brokers_are_fenced_when_their_session_breaks() {
+    let cluster = Cluster::started(1).await;
+    let epoch = cluster.register(1).await;
+    let client = cluster.client(1).await;
+    let beats = unfence(&mut client.clone(), 1, epoch).await;
+    let started = Instant::now();
+    let creations = (0..1_000).map(|number| {
+        let mut client = client.clone();
+        async move { client.submit(create(&format!("topic-{number}"))).await.unwrap().into_inner() }
+    });
+    let replies = futures_util::future::join_all(creations).await;
+    println!("1000 topics: {:?}", started.elapsed());
+    assert!(replies.iter().all(|reply| reply.failure.is_none() && reply.index > 0), "{:?}", replies[0]);
+    let again = client.clone().submit(create("topic-0")).await.unwrap().into_inner();
+    assert_eq!(again, replies[0], "a command that is sent again gets its first answer");
+    assert_eq!(cluster.nodes[&1].controller.image().topic_count(), 1_000);
+    let started = Instant::now();
+    drop(beats);
+    cluster
+        .all_have("the broker is fenced", |controller| controller.image().broker(BrokerId(1)).unwrap().fenced)
+        .await;
+    println!("fenced after {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_of_others_are_refused_by_name() {
+    let mut cluster = Cluster::new(1);
+    cluster.start(1).await;
+    let cluster_id = cluster.nodes[&1].controller.cluster_id();
+    cluster.kill(1).await;
+    let options = ControllerOptions { cluster_id: Some("another".to_owned()), ..cluster.options(1) };
+    let error = refusal(options).await;
+    assert!(error.contains("another") && error.contains(&cluster_id), "{error}");
+    let options =
+        ControllerOptions { node_id: 2, voters: vec![(2, "127.0.0.1:1".into())], ..cluster.options(1) };
+    let error = refusal(options).await;
+    assert!(error.contains("belongs to node 1, this is node 2"), "{error}");
+    assert!(Path::new(&cluster.path(1)).exists());
+}
+
+async fn refusal(options: ControllerOptions) -> String {
+    let error: Option<StartError> = Controller::start(options).await.err();
+    error.unwrap().to_string()
+}
