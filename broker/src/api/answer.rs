@@ -1,0 +1,90 @@
+//! What a handler gets beside the request's body, and what it gives back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ottla_wire::api::ApiKey;
+use ottla_wire::encode::{Segments, encode_response_frame};
+use ottla_wire::messages::Message;
+use ottla_wire::text::Text;
+
+use crate::network::FileRange;
+
+/// An encoded answer, its length in front; record bytes may be ranges of files.
+#[derive(Debug, Default)]
+pub(crate) struct Response {
+    pub(crate) segments: Segments,
+    /// What `Segment::External` tokens stand for, by index.
+    pub(crate) files: Vec<FileRange>,
+}
+
+/// What a handler does with a request.
+pub(crate) enum Answer {
+    /// The answer is here.
+    Ready(Response),
+    /// The answer comes later; the connection goes on meanwhile.
+    Waiting(Pin<Box<dyn Future<Output = Response> + Send>>),
+    /// The answer comes later, and nothing behind this request is dispatched before.
+    Exclusive(Pin<Box<dyn Future<Output = Response> + Send>>),
+    /// There is no answer (Produce with acks=0).
+    None,
+    /// The connection is closed; the text says why.
+    Close(String),
+}
+
+/// One request, without its body.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) api_key: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: Option<Text>,
+    /// Address of the client, without the port.
+    pub(crate) client_host: Arc<str>,
+    /// Name of the listener that it came in by.
+    pub(crate) listener: Arc<str>,
+}
+
+impl Call {
+    /// Encodes an answer that holds no file ranges.
+    pub(crate) fn respond(&self, body: &impl Message) -> Response {
+        self.respond_with_files(body, Vec::new())
+    }
+
+    /// Encodes an answer whose external records are `files`, by token.
+    pub(crate) fn respond_with_files(&self, body: &impl Message, files: Vec<FileRange>) -> Response {
+        match encode_response_frame(self.api_key, self.version, self.correlation_id, body) {
+            Ok(segments) => Response { segments, files },
+            Err(error) => {
+                // Only an answer that does not fit the protocol's integers gets here.
+                tracing::error!(api = ?self.api_key, version = self.version, %error, "an answer could not be encoded");
+                Response::default()
+            }
+        }
+    }
+
+    /// An answer that is here.
+    pub(crate) fn ready(&self, body: &impl Message) -> Answer {
+        Answer::Ready(self.respond(body))
+    }
+
+    /// An answer that comes later and that later requests of the connection may build on.
+    pub(crate) fn exclusive<Body: Message>(
+        self,
+        body: impl Future<Output = Body> + Send + 'static,
+    ) -> Answer {
+        Answer::Exclusive(Box::pin(async move {
+            let body = body.await;
+            self.respond(&body)
+        }))
+    }
+
+    /// An answer that comes later; the connection goes on meanwhile.
+    pub(crate) fn waiting<Body: Message>(self, body: impl Future<Output = Body> + Send + 'static) -> Answer {
+        Answer::Waiting(Box::pin(async move {
+            let body = body.await;
+            self.respond(&body)
+        }))
+    }
+}

@@ -1,0 +1,24 @@
+//! What a connection is known by.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ottla_wire::text::Text;
+
+/// The client at the other end of one connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// Its address as groups and logs show it.
+    pub(crate) host: Arc<str>,
+    pub(crate) listener: Arc<str>,
+    /// From ApiVersions 3 on: what it calls itself.
+    pub(crate) software: Option<(Text, Text)>,
+}
+
+impl Client {
+    pub(crate) fn new(peer: SocketAddr, listener: Arc<str>) -> Self {
+        let host = peer.ip().to_canonical().to_string().into();
+        Self { peer, host, listener, software: None }
+    }
+}

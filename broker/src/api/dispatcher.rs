@@ -1,0 +1,108 @@
+//! Reads a request's header, finds its handler by the one table, and calls it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ottla_wire::api::ApiKey;
+use ottla_wire::decode::Decoder;
+use ottla_wire::header::RequestHeader;
+use ottla_wire::messages::{self, Message};
+
+use super::{Answer, Call, Client};
+use crate::context::BrokerContext;
+
+/// Routes requests to handlers; shared by all connections.
+pub(crate) struct Dispatcher {
+    pub(crate) context: Arc<BrokerContext>,
+}
+
+/// The one table: what stands here is advertised, routed and in the reference page.
+macro_rules! routes {
+    ($($key:ident => $module:ident($request:ident),)*) => {
+        /// Every API that this broker serves, in all the versions of `ottla_wire::api`.
+        pub(crate) const SERVED: &[ApiKey] = &[$(ApiKey::$key,)*];
+
+        impl Dispatcher {
+            fn route(&self, client: &mut Client, call: Call, decoder: &mut Decoder) -> Answer {
+                match call.api_key {
+                    $(ApiKey::$key => match decode::<messages::$request>(&call, decoder) {
+                        Ok(request) => super::$module::handle(self, client, call, request),
+                        Err(reason) => Answer::Close(reason),
+                    },)*
+                    other => Answer::Close(format!("{other:?} is not served")),
+                }
+            }
+        }
+    };
+}
+
+routes! {
+    Produce => produce(ProduceRequest),
+    Fetch => fetch(FetchRequest),
+    ListOffsets => list_offsets(ListOffsetsRequest),
+    Metadata => metadata(MetadataRequest),
+    OffsetCommit => offset_commit(OffsetCommitRequest),
+    OffsetFetch => offset_fetch(OffsetFetchRequest),
+    FindCoordinator => find_coordinator(FindCoordinatorRequest),
+    JoinGroup => join_group(JoinGroupRequest),
+    Heartbeat => heartbeat(HeartbeatRequest),
+    LeaveGroup => leave_group(LeaveGroupRequest),
+    SyncGroup => sync_group(SyncGroupRequest),
+    DescribeGroups => describe_groups(DescribeGroupsRequest),
+    ListGroups => list_groups(ListGroupsRequest),
+    ApiVersions => api_versions(ApiVersionsRequest),
+    CreateTopics => create_topics(CreateTopicsRequest),
+    DeleteTopics => delete_topics(DeleteTopicsRequest),
+    InitProducerId => init_producer_id(InitProducerIdRequest),
+    OffsetForLeaderEpoch => offset_for_leader_epoch(OffsetForLeaderEpochRequest),
+    DescribeConfigs => describe_configs(DescribeConfigsRequest),
+    CreatePartitions => create_partitions(CreatePartitionsRequest),
+    DeleteGroups => delete_groups(DeleteGroupsRequest),
+    IncrementalAlterConfigs => incremental_alter_configs(IncrementalAlterConfigsRequest),
+    OffsetDelete => offset_delete(OffsetDeleteRequest),
+    DescribeCluster => describe_cluster(DescribeClusterRequest),
+    DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
+}
+
+impl Dispatcher {
+    pub(crate) fn new(context: Arc<BrokerContext>) -> Arc<Self> {
+        Arc::new(Self { context })
+    }
+
+    /// Handles one request frame (without its length).
+    pub(crate) fn dispatch(&self, client: &mut Client, frame: Bytes) -> Answer {
+        let started = Instant::now();
+        let length = frame.len();
+        let mut decoder = Decoder::new(frame);
+        let header = match RequestHeader::decode(&mut decoder) {
+            Ok(header) => header,
+            Err(error) => return Answer::Close(format!("not a request header: {error}")),
+        };
+        let Some(api_key) = ApiKey::from_code(header.api_key).filter(|key| SERVED.contains(key)) else {
+            return Answer::Close(format!("API key {} is not served", header.api_key));
+        };
+        let call = Call {
+            api_key,
+            version: header.api_version,
+            correlation_id: header.correlation_id,
+            client_id: header.client_id,
+            client_host: Arc::clone(&client.host),
+            listener: Arc::clone(&client.listener),
+        };
+        if !api_key.versions().contains(&header.api_version) {
+            if api_key == ApiKey::ApiVersions {
+                return super::api_versions::unsupported(call);
+            }
+            return Answer::Close(format!("{api_key:?} version {} is not served", header.api_version));
+        }
+        let answer = self.route(client, call, &mut decoder);
+        self.context.metrics.request(api_key, length, started, answer)
+    }
+}
+
+/// Decodes a body. Bytes behind it are let be, as Kafka does: librdkafka's Metadata 13 has some.
+fn decode<M: Message>(call: &Call, decoder: &mut Decoder) -> Result<M, String> {
+    M::decode(decoder, call.version)
+        .map_err(|error| format!("a malformed {:?} version {}: {error}", call.api_key, call.version))
+}

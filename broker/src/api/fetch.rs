@@ -1,0 +1,201 @@
+//! Fetch 4-18: records to consumers and to followers.
+//!
+//! Sessions, waiting and reading are in `crate::replica`; here a request is translated, and the answer refers to the
+//! records as ranges of the log's files, which the connection sends without reading them.
+
+use std::sync::Arc;
+
+use ottla_replica::fetch_session::{PartitionKey, PartitionRequest, TopicKey};
+use ottla_wire::encode::Records;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::fetch_request::Topic;
+use ottla_wire::messages::fetch_response::{
+    AbortedTransaction, CurrentLeader, DivergingEpoch, NodeEndpoint, Partition as PartitionData,
+    Response as TopicData,
+};
+use ottla_wire::messages::{FetchRequest, FetchResponse};
+use ottla_wire::text::Text;
+use uuid::Uuid;
+
+use super::{Answer, Call, Client, Dispatcher, Response};
+use crate::context::BrokerContext;
+use crate::network::FileRange;
+use crate::replica::{FetchAnswer, FetchRequest as Fetch, FetchResult, FetchingReplica, Isolation};
+
+/// From this version on topics are named by id.
+const BY_ID_FROM: i16 = 13;
+/// From this version on a follower says who it is, and of which epoch, in a struct of its own.
+const REPLICA_STATE_FROM: i16 = 15;
+/// From this version on the answer names the endpoints of new leaders (KIP-951).
+const ENDPOINTS_FROM: i16 = 16;
+/// From this version on consumers may be sent to a nearer replica (KIP-392).
+const RACK_FROM: i16 = 11;
+/// From this version on the answer can say what is wrong with the session.
+const SESSION_FROM: i16 = 7;
+
+pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: FetchRequest) -> Answer {
+    let context = Arc::clone(&dispatcher.context);
+    let fetch = translate(&context, call.version, request);
+    Answer::Waiting(Box::pin(async move {
+        let is_follower = fetch.replica.is_some();
+        let answer = context.sessions.fetch(&context.replicas, fetch).await;
+        respond(&context, &call, answer, is_follower)
+    }))
+}
+
+fn translate(context: &BrokerContext, version: i16, request: FetchRequest) -> Fetch {
+    let uses_topic_ids = version >= BY_ID_FROM;
+    let (replica_id, replica_epoch) = if version >= REPLICA_STATE_FROM {
+        (request.replica_state.replica_id, request.replica_state.replica_epoch)
+    } else {
+        (request.replica_id, -1)
+    };
+    let mut forgotten = Vec::new();
+    for topic in request.forgotten_topics_data {
+        let key = topic_key(uses_topic_ids, topic.topic_id, &topic.topic);
+        forgotten
+            .extend(topic.partitions.into_iter().map(|index| PartitionKey { topic: key.clone(), index }));
+    }
+    Fetch {
+        wait_ms_max: u64::try_from(request.max_wait_ms).unwrap_or(0),
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(context.options.fetch_bytes_max),
+        isolation: if request.isolation_level == 1 {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        },
+        replica: (replica_id >= 0)
+            .then_some(FetchingReplica { broker_id: replica_id, broker_epoch: replica_epoch }),
+        allow_follower: version >= RACK_FROM,
+        session_id: if version >= SESSION_FROM { request.session_id } else { 0 },
+        session_epoch: if version >= SESSION_FROM { request.session_epoch } else { -1 },
+        uses_topic_ids,
+        partitions: request.topics.into_iter().flat_map(|topic| partitions(uses_topic_ids, topic)).collect(),
+        forgotten,
+    }
+}
+
+fn partitions(uses_topic_ids: bool, topic: Topic) -> impl Iterator<Item = (PartitionKey, PartitionRequest)> {
+    let key = topic_key(uses_topic_ids, topic.topic_id, &topic.topic);
+    topic.partitions.into_iter().map(move |partition| {
+        (
+            PartitionKey { topic: key.clone(), index: partition.partition },
+            PartitionRequest {
+                fetch_offset: partition.fetch_offset,
+                bytes_max: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                log_start_offset: partition.log_start_offset,
+                high_watermark: partition.high_watermark,
+            },
+        )
+    })
+}
+
+fn topic_key(uses_topic_ids: bool, id: Uuid, name: &Text) -> TopicKey {
+    if uses_topic_ids { TopicKey::Id(id.as_u128()) } else { TopicKey::Name(Arc::from(&**name)) }
+}
+
+fn respond(context: &BrokerContext, call: &Call, answer: FetchAnswer, is_follower: bool) -> Response {
+    let mut response = FetchResponse {
+        error_code: answer.error.code(),
+        session_id: answer.session_id,
+        ..Default::default()
+    };
+    let mut files = Vec::new();
+    let mut leaders = Vec::new();
+    let mut bytes = 0;
+    for (key, result) in answer.partitions {
+        if let Some((leader, _)) = result.current_leader {
+            leaders.push(leader);
+        }
+        if result.error != ErrorCode::None {
+            context.metrics.failed_fetches.inc();
+        }
+        let data = partition_data(key.index, result, &mut files, &mut bytes);
+        // Partitions of one topic stand together; the session gives them in the order of room, topic after topic.
+        match response.responses.last_mut() {
+            Some(last) if is_same(last, &key.topic) => last.partitions.push(data),
+            _ => response.responses.push(topic_data(&key.topic, data)),
+        }
+    }
+    if is_follower {
+        context.metrics.replicated_out_bytes.inc_by(bytes);
+    } else {
+        context.metrics.fetched_bytes.inc_by(bytes);
+    }
+    if call.version >= ENDPOINTS_FROM && !leaders.is_empty() {
+        leaders.sort_unstable();
+        leaders.dedup();
+        response.node_endpoints = leaders
+            .into_iter()
+            .filter_map(|id| context.node(id, &call.listener))
+            .map(|node| NodeEndpoint {
+                node_id: node.id,
+                host: node.host,
+                port: node.port,
+                rack: node.rack.map(Text::from),
+            })
+            .collect();
+    }
+    call.respond_with_files(&response, files)
+}
+
+fn topic_data(topic: &TopicKey, data: PartitionData) -> TopicData {
+    let mut answer = TopicData { partitions: vec![data], ..Default::default() };
+    match topic {
+        TopicKey::Name(name) => answer.topic = Text::from(&**name),
+        TopicKey::Id(id) => answer.topic_id = Uuid::from_u128(*id),
+    }
+    answer
+}
+
+fn is_same(answer: &TopicData, topic: &TopicKey) -> bool {
+    match topic {
+        TopicKey::Name(name) => *answer.topic == **name,
+        TopicKey::Id(id) => answer.topic_id.as_u128() == *id,
+    }
+}
+
+fn partition_data(
+    index: i32,
+    result: FetchResult,
+    files: &mut Vec<FileRange>,
+    bytes: &mut u64,
+) -> PartitionData {
+    let records = match result.slice {
+        Some(slice) if slice.length > 0 => {
+            let token = u32::try_from(files.len()).unwrap_or(u32::MAX);
+            let length = slice.length;
+            *bytes += length as u64;
+            files.push(FileRange { file: slice.file, position: slice.position, length: length as u64 });
+            Records::External { token, length }
+        }
+        _ => Records::Bytes(bytes::Bytes::new()),
+    };
+    PartitionData {
+        partition_index: index,
+        error_code: result.error.code(),
+        high_watermark: result.high_watermark,
+        last_stable_offset: result.last_stable_offset,
+        log_start_offset: result.log_start_offset,
+        aborted_transactions: result.aborted.map(|aborted| {
+            aborted
+                .into_iter()
+                .map(|(producer_id, first_offset)| AbortedTransaction { producer_id, first_offset })
+                .collect()
+        }),
+        preferred_read_replica: result.preferred_read_replica,
+        records: Some(records),
+        diverging_epoch: result
+            .diverging
+            .map(|(epoch, end_offset)| DivergingEpoch { epoch, end_offset })
+            .unwrap_or_default(),
+        current_leader: result
+            .current_leader
+            .map(|(leader_id, leader_epoch)| CurrentLeader { leader_id, leader_epoch })
+            .unwrap_or_default(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,40 @@
+//! What the handlers share that pass a change on to the controller.
+
+use std::time::Duration;
+
+use ottla_proto::controller as proto;
+use ottla_wire::error_code::ErrorCode;
+
+use crate::context::BrokerContext;
+
+/// A client that asks for longer than this is answered sooner all the same.
+const PATIENCE_MAX: Duration = Duration::from_secs(120);
+/// A change is tried for at least this long, however impatient the client: it may be committed anyway.
+const PATIENCE_MIN: Duration = Duration::from_millis(500);
+
+/// How long to wait for the controller, from a request's timeout.
+pub(super) fn patience(timeout_ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)).clamp(PATIENCE_MIN, PATIENCE_MAX)
+}
+
+/// The refusal of a command as a whole, if it was refused.
+pub(super) fn refusal_of(reply: &proto::CommandReply) -> Result<(), (ErrorCode, String)> {
+    match &reply.failure {
+        Some(failure) if failure.error_code != 0 => {
+            Err((code_of(failure.error_code), failure.message.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Kafka's error code of a controller's answer.
+pub(super) fn code_of(code: i32) -> ErrorCode {
+    i16::try_from(code).map_or(ErrorCode::UnknownServerError, ErrorCode::from_code)
+}
+
+/// Waits until this broker has applied the change that was answered.
+pub(super) async fn wait_for_index(context: &BrokerContext, index: i64, patience: Duration) {
+    if index > 0 {
+        context.image.wait_for(index, patience).await;
+    }
+}

@@ -1,0 +1,194 @@
+//! Metadata 0-13: brokers, topics, who leads. Unknown topics are created when the request and the broker allow it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_metadata::image::{MetadataImage, PartitionImage, TopicImage};
+use ottla_proto::controller as proto;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::metadata_response::{Broker, Partition, Topic};
+use ottla_wire::messages::{MetadataRequest, MetadataResponse};
+use ottla_wire::text::Text;
+use uuid::Uuid;
+
+use super::{Answer, Call, Client, Dispatcher};
+use crate::context::{BrokerContext, NodeAddress};
+use crate::internal_topics;
+
+/// In version 0 an empty list, later a null one, asks for all topics.
+const NULL_IS_ALL_FROM: i16 = 1;
+/// From this version on the client says whether topics may be created.
+const CREATION_FLAG_FROM: i16 = 4;
+/// A topic may be created within this time; else the client asks again.
+const CREATION_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn handle(
+    dispatcher: &Dispatcher,
+    _: &mut Client,
+    call: Call,
+    request: MetadataRequest,
+) -> Answer {
+    let context = &dispatcher.context;
+    let image = context.image.current();
+    let may_create = context.options.auto_create_topics_enable
+        && (call.version < CREATION_FLAG_FROM || request.allow_auto_topic_creation);
+    let missing = if may_create { creatable(&image, &request) } else { Vec::new() };
+    if missing.is_empty() {
+        return call.ready(&answer(context, &image, &call, &request));
+    }
+    let context = Arc::clone(context);
+    let at = call.clone();
+    call.exclusive(async move {
+        let refused = create(&context, missing).await;
+        let image = context.image.current();
+        let mut response = answer(&context, &image, &at, &request);
+        for topic in &mut response.topics {
+            let name = topic.name.as_deref().unwrap_or_default();
+            if topic.error_code == ErrorCode::UnknownTopicOrPartition.code() {
+                // Created a moment ago and not led yet, or refused for a reason.
+                let code = refused.iter().find(|(refused, _)| refused == name).map(|(_, code)| *code);
+                topic.error_code = code.unwrap_or(ErrorCode::LeaderNotAvailable).code();
+            }
+        }
+        response
+    })
+}
+
+/// Names that are asked for, do not exist, and could be created.
+fn creatable(image: &MetadataImage, request: &MetadataRequest) -> Vec<Text> {
+    let mut names: Vec<Text> = request
+        .topics
+        .iter()
+        .flatten()
+        .filter_map(|topic| topic.name.clone())
+        .filter(|name| {
+            image.topic_by_name(name).is_none() && ottla_metadata::topic_name::validate(name).is_ok()
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+async fn create(context: &BrokerContext, names: Vec<Text>) -> Vec<(String, ErrorCode)> {
+    let topics = names.iter().map(|name| internal_topics::new_topic(&context.options, name)).collect();
+    let command = proto::CreateTopics { validate_only: false, topics };
+    match super::create_topics::submit(context, command, CREATION_PATIENCE).await {
+        Ok(created) => created
+            .into_iter()
+            .filter(|topic| topic.error_code != 0)
+            .map(|topic| (topic.name, super::forward::code_of(topic.error_code)))
+            .filter(|(_, code)| *code != ErrorCode::TopicAlreadyExists)
+            .collect(),
+        Err((code, message)) => {
+            tracing::info!(?code, message, "topics could not be created on demand");
+            Vec::new()
+        }
+    }
+}
+
+fn answer(
+    context: &BrokerContext,
+    image: &MetadataImage,
+    call: &Call,
+    request: &MetadataRequest,
+) -> MetadataResponse {
+    let nodes = context.nodes(image, &call.listener);
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => topics.is_empty() && call.version < NULL_IS_ALL_FROM,
+    };
+    let describe = |topic: &TopicImage| describe(image, &nodes, topic);
+    let topics = if all {
+        image.topics().map(|topic| describe(topic)).collect()
+    } else {
+        request
+            .topics
+            .iter()
+            .flatten()
+            .map(|asked| match &asked.name {
+                Some(name) => {
+                    image.topic_by_name(name).map_or_else(|| unknown(name), |topic| describe(topic))
+                }
+                None => image.topic_by_id(asked.topic_id.into()).map_or_else(
+                    || Topic {
+                        error_code: ErrorCode::UnknownTopicId.code(),
+                        topic_id: asked.topic_id,
+                        ..Default::default()
+                    },
+                    |topic| describe(topic),
+                ),
+            })
+            .collect()
+    };
+    MetadataResponse {
+        controller_id: context.controller_id(&nodes),
+        brokers: nodes
+            .iter()
+            .map(|node| Broker {
+                node_id: node.id,
+                host: node.host.clone(),
+                port: node.port,
+                rack: node.rack.as_deref().map(Text::from),
+            })
+            .collect(),
+        cluster_id: Some(Text::from(image.cluster_id())),
+        topics,
+        ..Default::default()
+    }
+}
+
+fn unknown(name: &Text) -> Topic {
+    let code = if ottla_metadata::topic_name::validate(name).is_ok() {
+        ErrorCode::UnknownTopicOrPartition
+    } else {
+        ErrorCode::InvalidTopicException
+    };
+    Topic { error_code: code.code(), name: Some(name.clone()), ..Default::default() }
+}
+
+fn describe(image: &MetadataImage, nodes: &[NodeAddress], topic: &TopicImage) -> Topic {
+    Topic {
+        name: Some(Text::from(&*topic.name)),
+        topic_id: Uuid::from(topic.id),
+        is_internal: internal_topics::is_internal(&topic.name),
+        partitions: topic
+            .partitions
+            .iter()
+            .zip(0..)
+            .map(|(partition, index)| describe_partition(image, nodes, partition, index))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn describe_partition(
+    image: &MetadataImage,
+    nodes: &[NodeAddress],
+    partition: &PartitionImage,
+    partition_index: i32,
+) -> Partition {
+    let leader = partition.leader.map_or(-1, |leader| leader.0);
+    let code = if leader < 0 {
+        ErrorCode::LeaderNotAvailable
+    } else if nodes.iter().any(|node| node.id == leader) {
+        ErrorCode::None
+    } else {
+        // The leader lives but has no listener of this name.
+        ErrorCode::ListenerNotFound
+    };
+    Partition {
+        error_code: code.code(),
+        partition_index,
+        leader_id: leader,
+        leader_epoch: partition.leader_epoch.0,
+        replica_nodes: partition.replicas.iter().map(|broker| broker.0).collect(),
+        isr_nodes: partition.isr.iter().map(|broker| broker.0).collect(),
+        offline_replicas: partition
+            .replicas
+            .iter()
+            .filter(|replica| image.broker(**replica).is_none_or(|broker| broker.fenced))
+            .map(|broker| broker.0)
+            .collect(),
+    }
+}

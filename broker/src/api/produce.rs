@@ -1,0 +1,245 @@
+//! Produce 3-13: appends batches to the partitions that this broker leads.
+//!
+//! Everything is appended when the request is dispatched, so that requests of one connection land in the order of the
+//! wire; with acks=all the answer then waits, without the connection waiting, until every member of the ISR has the
+//! records. acks=0 is not answered; if it fails the connection is closed, which is all that such a client can notice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_wire::encode::Records;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::produce_request::TopicData;
+use ottla_wire::messages::produce_response::{
+    CurrentLeader, NodeEndpoint, PartitionResponse, RecordError, Response as TopicResponse,
+};
+use ottla_wire::messages::{ProduceRequest, ProduceResponse};
+use ottla_wire::text::Text;
+
+use super::{Answer, Call, Client, Dispatcher};
+use crate::context::BrokerContext;
+use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waiter};
+
+/// From this version on topics are named by id.
+const BY_ID_FROM: i16 = 13;
+/// From this version on an answer that moves the client elsewhere names the new leader (KIP-951).
+const LEADER_HINT_FROM: i16 = 10;
+
+/// A partition whose acknowledgement is still open.
+struct Open {
+    topic: usize,
+    partition: usize,
+    replica: Arc<Partition>,
+    appended: AppendedRecords,
+}
+
+pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: ProduceRequest) -> Answer {
+    let context = &dispatcher.context;
+    let acks = request.acks;
+    if !(-1..=1).contains(&acks) {
+        return call.ready(&refuse_all(&request, ErrorCode::InvalidRequiredAcks));
+    }
+    if request.transactional_id.is_some() {
+        return call.ready(&refuse_all(&request, ErrorCode::TransactionalIdAuthorizationFailed));
+    }
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let mut append = Append { context, version: call.version, acks, open: Vec::new(), failed: false };
+    let responses =
+        request.topic_data.into_iter().enumerate().map(|(index, topic)| append.topic(index, topic)).collect();
+    let Append { open, failed, .. } = append;
+    let mut response = ProduceResponse { responses, ..Default::default() };
+    if acks == 0 {
+        return if failed {
+            Answer::Close("a produce without acknowledgement failed".into())
+        } else {
+            Answer::None
+        };
+    }
+    if call.version >= LEADER_HINT_FROM && failed {
+        add_endpoints(context, &call, &mut response);
+    }
+    if open.is_empty() {
+        return call.ready(&response);
+    }
+    let waiter = Waiter::new(open.len());
+    let open: Vec<Open> = open
+        .into_iter()
+        .filter(|open| {
+            open.replica.await_ack(&open.appended, &waiter) == AckState::Pending || {
+                settle(&mut response, open);
+                waiter.complete_one();
+                false
+            }
+        })
+        .collect();
+    if open.is_empty() {
+        return call.ready(&response);
+    }
+    let version = call.version;
+    let context = Arc::clone(context);
+    let at = call.clone();
+    call.waiting(async move {
+        let _ = tokio::time::timeout(timeout, waiter.wait()).await;
+        for open in &open {
+            settle(&mut response, open);
+        }
+        if version >= LEADER_HINT_FROM {
+            add_endpoints(&context, &at, &mut response);
+        }
+        response
+    })
+}
+
+/// Enters the outcome of one acknowledgement into the answer.
+fn settle(response: &mut ProduceResponse, open: &Open) {
+    let code = match open.replica.ack_result(&open.appended) {
+        AckState::Done => return,
+        AckState::Pending => ErrorCode::RequestTimedOut,
+        AckState::Failed(code) => code,
+    };
+    if let Some(answer) = response
+        .responses
+        .get_mut(open.topic)
+        .and_then(|topic| topic.partition_responses.get_mut(open.partition))
+    {
+        answer.error_code = code.code();
+        answer.base_offset = -1;
+        answer.log_append_time_ms = -1;
+        answer.log_start_offset = -1;
+    }
+}
+
+struct Append<'a> {
+    context: &'a BrokerContext,
+    version: i16,
+    acks: i16,
+    open: Vec<Open>,
+    failed: bool,
+}
+
+impl Append<'_> {
+    fn topic(&mut self, index: usize, topic: TopicData) -> TopicResponse {
+        let TopicData { topic_id, name, partition_data } = topic;
+        let replicas = &self.context.replicas;
+        let known = if self.version >= BY_ID_FROM {
+            replicas.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)
+        } else {
+            replicas.topic_by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition)
+        };
+        let partition_responses = partition_data
+            .into_iter()
+            .enumerate()
+            .map(|(position, data)| {
+                let replica =
+                    known.as_ref().map_err(|code| *code).and_then(|topic| topic.partition(data.index));
+                match replica {
+                    Ok(replica) => self.partition(index, position, data.index, &replica, data.records),
+                    Err(code) => self.refused(data.index, ProduceRefusal::from(code)),
+                }
+            })
+            .collect();
+        TopicResponse { topic_id, name, partition_responses }
+    }
+
+    fn partition(
+        &mut self,
+        topic: usize,
+        position: usize,
+        index: i32,
+        replica: &Arc<Partition>,
+        records: Option<Records>,
+    ) -> PartitionResponse {
+        let Some(Records::Bytes(records)) = records else {
+            return self.refused(index, ProduceRefusal::from(ErrorCode::InvalidRecord));
+        };
+        let length = records.len() as u64;
+        match replica.append_of_version(records, self.acks, self.version, self.context.now_ms()) {
+            Ok(appended) => {
+                self.context.metrics.produced_bytes.inc_by(length);
+                if self.acks == -1 {
+                    self.open.push(Open {
+                        topic,
+                        partition: position,
+                        replica: Arc::clone(replica),
+                        appended,
+                    });
+                }
+                PartitionResponse {
+                    index,
+                    base_offset: appended.base_offset,
+                    log_append_time_ms: appended.log_append_time_ms,
+                    log_start_offset: appended.log_start_offset,
+                    ..Default::default()
+                }
+            }
+            Err(refusal) => self.refused(index, refusal),
+        }
+    }
+
+    fn refused(&mut self, index: i32, refusal: ProduceRefusal) -> PartitionResponse {
+        self.failed = true;
+        self.context.metrics.failed_produces.inc();
+        PartitionResponse {
+            index,
+            error_code: refusal.code.code(),
+            base_offset: -1,
+            log_start_offset: -1,
+            record_errors: refusal
+                .record_errors
+                .into_iter()
+                .map(|(batch_index, message)| RecordError {
+                    batch_index,
+                    batch_index_error_message: Some(message.into()),
+                })
+                .collect(),
+            error_message: (!refusal.message.is_empty()).then(|| refusal.message.into()),
+            current_leader: refusal
+                .current_leader
+                .map(|(leader_id, leader_epoch)| CurrentLeader { leader_id, leader_epoch })
+                .unwrap_or_default(),
+            ..Default::default()
+        }
+    }
+}
+
+fn refuse_all(request: &ProduceRequest, code: ErrorCode) -> ProduceResponse {
+    let responses = request
+        .topic_data
+        .iter()
+        .map(|topic| TopicResponse {
+            topic_id: topic.topic_id,
+            name: topic.name.clone(),
+            partition_responses: topic
+                .partition_data
+                .iter()
+                .map(|data| PartitionResponse {
+                    index: data.index,
+                    error_code: code.code(),
+                    base_offset: -1,
+                    ..Default::default()
+                })
+                .collect(),
+        })
+        .collect();
+    ProduceResponse { responses, ..Default::default() }
+}
+
+/// Names the endpoints of the leaders that the answer points to.
+fn add_endpoints(context: &BrokerContext, call: &Call, response: &mut ProduceResponse) {
+    let mut leaders: Vec<i32> = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses)
+        .map(|partition| partition.current_leader.leader_id)
+        .filter(|leader| *leader >= 0)
+        .collect();
+    leaders.sort_unstable();
+    leaders.dedup();
+    response.node_endpoints = leaders
+        .into_iter()
+        .filter_map(|node_id| {
+            let node = context.node(node_id, &call.listener)?;
+            Some(NodeEndpoint { node_id, host: node.host, port: node.port, rack: node.rack.map(Text::from) })
+        })
+        .collect();
+}

@@ -1,0 +1,116 @@
+//! What every handler of the data plane reaches: the image, the replicas, the link to the controller.
+
+use std::sync::Arc;
+
+use ottla_metadata::config::DescribedConfig;
+use ottla_metadata::image::MetadataImage;
+use ottla_wire::text::Text;
+
+use crate::controller_link::{ControllerClient, ImageHandle};
+use crate::groups::GroupService;
+use crate::metrics::Metrics;
+use crate::options::BrokerOptions;
+use crate::producer_ids::ProducerIds;
+use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
+
+/// A feature that this software can do, for ApiVersions and registration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SupportedFeature {
+    pub(crate) name: &'static str,
+    pub(crate) level_min: i16,
+    pub(crate) level_max: i16,
+}
+
+/// What this software can do of Kafka's features.
+pub(crate) const FEATURES: &[SupportedFeature] = &[
+    // 4.3-IV0 in Kafka's numbering: clients only compare it.
+    SupportedFeature { name: "metadata.version", level_min: 7, level_max: 29 },
+    SupportedFeature { name: "kraft.version", level_min: 0, level_max: 1 },
+];
+
+/// A broker as clients of one listener reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeAddress {
+    pub(crate) id: i32,
+    pub(crate) host: Text,
+    pub(crate) port: i32,
+    pub(crate) rack: Option<String>,
+}
+
+/// Shared by all connections of a broker.
+pub(crate) struct BrokerContext {
+    pub(crate) options: BrokerOptions,
+    pub(crate) image: ImageHandle,
+    pub(crate) replicas: Arc<ReplicaManager>,
+    pub(crate) sessions: FetchSessions,
+    pub(crate) grant: Arc<Grant>,
+    pub(crate) controller: ControllerClient,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) groups: Arc<GroupService>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) features: &'static [SupportedFeature],
+}
+
+impl BrokerContext {
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        Clock::wall_ms()
+    }
+
+    /// This broker's epoch; 0 before it is registered.
+    pub(crate) fn broker_epoch(&self) -> i64 {
+        self.grant.broker_epoch()
+    }
+
+    /// How clients of a listener reach a broker; `None` when it is not alive or has no such listener.
+    pub(crate) fn node(&self, id: i32, listener: &str) -> Option<NodeAddress> {
+        node_in(&self.image.current(), id, listener)
+    }
+
+    /// Every broker that is alive, as clients of a listener reach it.
+    pub(crate) fn nodes(&self, image: &MetadataImage, listener: &str) -> Vec<NodeAddress> {
+        image
+            .brokers()
+            .filter(|broker| !broker.fenced)
+            .filter_map(|broker| address_of(broker, listener))
+            .collect()
+    }
+
+    /// Every property of a topic, as DescribeConfigs shows it.
+    pub(crate) fn describe_topic_configs(&self, topic: &str) -> Vec<DescribedConfig> {
+        let image = self.image.current();
+        ottla_metadata::config::describe_topic(&image, &self.options.properties, self.options.node_id, topic)
+    }
+
+    /// Every broker that is registered but fenced.
+    pub(crate) fn fenced_nodes(&self, image: &MetadataImage, listener: &str) -> Vec<NodeAddress> {
+        image
+            .brokers()
+            .filter(|broker| broker.fenced)
+            .filter_map(|broker| address_of(broker, listener))
+            .collect()
+    }
+
+    /// The node to name as the controller: Kafka's clients send it admin requests, which every broker takes.
+    pub(crate) fn controller_id(&self, nodes: &[NodeAddress]) -> i32 {
+        let leader = self.controller.leader_id();
+        if nodes.iter().any(|node| node.id == leader) {
+            return leader;
+        }
+        nodes.first().map_or(-1, |node| node.id)
+    }
+}
+
+fn node_in(image: &MetadataImage, id: i32, listener: &str) -> Option<NodeAddress> {
+    image.broker(id.into()).filter(|broker| !broker.fenced).and_then(|broker| address_of(broker, listener))
+}
+
+fn address_of(broker: &ottla_metadata::image::BrokerRegistration, listener: &str) -> Option<NodeAddress> {
+    let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.name == listener)?;
+    Some(NodeAddress {
+        id: broker.id.0,
+        host: Text::from(endpoint.host.as_str()),
+        port: i32::from(endpoint.port),
+        rack: broker.rack.as_deref().map(str::to_owned),
+    })
+}

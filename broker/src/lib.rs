@@ -1,0 +1,31 @@
+//! Shell of the data plane.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`broker`] | phases of start and stop |
+//! | [`network`] | listeners, connections, frames |
+//! | [`admin`] | the gRPC admin plane |
+//! | `api` | one file a Kafka API, and the table that routes to them |
+//! | [`replica`] | partitions, their logs, who waits for them |
+//! | [`replication`] | following other leaders, proposing ISRs |
+//! | [`groups`] | coordinators of consumer groups |
+//! | [`controller_link`] | registration, lease, metadata, commands |
+//! | [`http`] | metrics and probes |
+
+pub mod admin;
+mod api;
+pub mod broker;
+mod context;
+pub mod controller_link;
+pub mod groups;
+pub mod http;
+pub mod internal_topics;
+pub mod metrics;
+pub mod network;
+pub mod options;
+mod producer_ids;
+pub mod replica;
+pub mod replication;
+
+pub use broker::{Broker, StartError};
+pub use options::{AdvertisedListener, BrokerOptions};

@@ -1,0 +1,17 @@
+//! The Kafka listener: accepting connections, reading frames in order, writing answers in order.
+//!
+//! A connection is one task that owns its socket. It reads as many requests as have arrived, dispatches each one in
+//! order, and writes whatever is ready with as few system calls as it can: a burst of pipelined requests costs one
+//! wake-up, one read and one write.
+
+mod connection;
+mod frame_reader;
+mod limits;
+mod listener;
+mod writer;
+
+pub use limits::{ConnectionLimits, ConnectionRefusal};
+pub use listener::{Listener, ListenerOptions};
+pub use writer::FileRange;
+
+pub(crate) use connection::ConnectionContext;

@@ -1,0 +1,393 @@
+//! The log directories of a broker: what is loaded from them at start, where new replicas go, what is checkpointed, how
+//! replicas are removed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ottla_log::directory::{self, DirectoryLock, Kind, Owner};
+use ottla_log::{Log, LogError, OpenOptions};
+use ottla_metadata::image::MetadataImage;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::options::Clock;
+use super::partition::Partition;
+use super::rules::Rules;
+use super::shared::{LogDir, PartitionId, ReplicaShared};
+use super::upkeep::Checkpointed;
+
+/// Why the log directories cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Every directory failed.
+    #[error("no log directory can be used: {0}")]
+    NoDirectory(String),
+    /// Another process has a directory, or its files are another node's.
+    #[error(transparent)]
+    Directory(#[from] LogError),
+}
+
+/// A log found on disk.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its topic's name.
+    pub topic: String,
+    /// None: it could not be read.
+    pub log: Option<Log>,
+    /// Where it lies.
+    pub log_dir: Arc<LogDir>,
+    /// As checkpointed.
+    pub high_watermark: i64,
+}
+
+/// A renamed replica.
+#[derive(Debug)]
+struct Deletion {
+    due_ms: u64,
+    path: PathBuf,
+}
+
+/// All log directories.
+#[derive(Debug)]
+pub struct Directories {
+    all: Vec<Arc<LogDir>>,
+    /// Held until the process ends.
+    locks: Vec<DirectoryLock>,
+    deletions: Mutex<Vec<Deletion>>,
+    /// Whose directories these are, by path; written when the cluster is known.
+    owners: Mutex<Vec<(PathBuf, Owner)>>,
+    /// From the clean-shutdown marker; -1: the last stop was not a clean one.
+    previous_broker_epoch: i64,
+}
+
+impl Directories {
+    /// Locks the directories and loads every log in them.
+    ///
+    /// Crash story of the clean-shutdown marker: it is removed before the first log is opened for writing, so that a broker
+    /// that dies right after its start is not taken for one that was stopped cleanly.
+    pub(crate) fn open(
+        shared: &Arc<ReplicaShared>,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<(Self, HashMap<PartitionId, Loaded>), OpenError> {
+        let mut directories = Self {
+            all: Vec::new(),
+            locks: Vec::new(),
+            deletions: Mutex::default(),
+            owners: Mutex::default(),
+            previous_broker_epoch: -1,
+        };
+        let mut found = HashMap::new();
+        let mut failures = Vec::new();
+        for path in &shared.options.log_dirs {
+            match directories.open_one(shared, properties, path) {
+                Ok(logs) => found.extend(logs),
+                Err(error) if error.is_storage_fault() => failures.push(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if directories.all.is_empty() {
+            return Err(OpenError::NoDirectory(failures.join("; ")));
+        }
+        for failure in failures {
+            tracing::error!(failure, "a log directory cannot be used");
+        }
+        Ok((directories, found))
+    }
+
+    /// The cluster that the directories belong to; none: they are new.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.owners.lock().iter().map(|(_, owner)| owner.cluster_id.clone()).find(|id| !id.is_empty())
+    }
+
+    /// Ids of the directories.
+    pub fn ids(&self) -> Vec<Uuid> {
+        self.owners.lock().iter().map(|(_, owner)| owner.directory_id).collect()
+    }
+
+    /// Makes the directories the cluster's for good.
+    pub fn set_cluster_id(&self, cluster_id: &str) -> Result<(), OpenError> {
+        for (path, owner) in self.owners.lock().iter_mut() {
+            if owner.cluster_id != cluster_id {
+                cluster_id.clone_into(&mut owner.cluster_id);
+                directory::write_owner(path, owner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads who a directory belongs to; another node's, or one of another cluster than its neighbours', is refused.
+    fn claim(&self, node_id: i32, path: &Path) -> Result<(), LogError> {
+        let owner = match directory::read_owner(path)? {
+            Some(owner) if owner.node_id != node_id => {
+                return Err(LogError::Foreign(format!(
+                    "the log directory {} belongs to node {}, this is node {node_id}; change 'node.id' or 'log.dirs'",
+                    path.display(),
+                    owner.node_id
+                )));
+            }
+            Some(owner) => owner,
+            None => Owner { cluster_id: String::new(), node_id, directory_id: Uuid::nil() },
+        };
+        if let Some(cluster) = self.cluster_id()
+            && !owner.cluster_id.is_empty()
+            && owner.cluster_id != cluster
+        {
+            return Err(LogError::Foreign(format!(
+                "the log directory {} belongs to cluster {}, another one to cluster {cluster}",
+                path.display(),
+                owner.cluster_id
+            )));
+        }
+        let directory_id = if owner.directory_id.is_nil() { Uuid::new_v4() } else { owner.directory_id };
+        self.owners.lock().push((path.to_owned(), Owner { directory_id, ..owner }));
+        Ok(())
+    }
+
+    /// Broker epoch of the last registration if the last stop was a clean one; -1: it was not.
+    pub fn previous_broker_epoch(&self) -> i64 {
+        self.previous_broker_epoch
+    }
+
+    /// All directories.
+    pub fn all(&self) -> &[Arc<LogDir>] {
+        &self.all
+    }
+
+    /// A new replica goes where the fewest are. Without a usable directory it has no log.
+    pub(crate) fn create(&self, topic: &str, id: PartitionId, rules: &Rules) -> (Option<Log>, Arc<LogDir>) {
+        let usable = self.all.iter().filter(|dir| !dir.is_offline());
+        let Some(log_dir) =
+            usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)).or(self.all.first())
+        else {
+            return (None, LogDir::new(PathBuf::new()));
+        };
+        log_dir.partitions.fetch_add(1, Ordering::Relaxed);
+        let path = log_dir.path().join(directory::partition_directory_name(topic, id.index));
+        let log = Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms());
+        let log = log.inspect_err(|error| {
+            tracing::error!(topic, partition = id.index, %error, "a replica cannot be created");
+            if error.is_storage_fault() {
+                log_dir.fail(error);
+            }
+        });
+        (log.ok(), Arc::clone(log_dir))
+    }
+
+    /// Notes renamed files or directories for removal: readers that began before may still be sending them.
+    pub(crate) fn delete_later(&self, shared: &ReplicaShared, paths: Vec<PathBuf>) {
+        let due_ms = shared.grant.clock().monotonic_ms() + shared.options.delete_delay_ms;
+        self.deletions.lock().extend(paths.into_iter().map(|path| Deletion { due_ms, path }));
+    }
+
+    /// Takes out what is due.
+    pub(crate) fn take_due(&self, now_ms: u64) -> Vec<PathBuf> {
+        let mut deletions = self.deletions.lock();
+        let (due, later) =
+            std::mem::take(&mut *deletions).into_iter().partition(|deletion| deletion.due_ms <= now_ms);
+        *deletions = later;
+        let due: Vec<Deletion> = due;
+        due.into_iter().map(|deletion| deletion.path).collect()
+    }
+
+    /// Appends that are refused for want of room are logged again.
+    pub(crate) fn clear_without_space(&self) {
+        for log_dir in &self.all {
+            log_dir.clear_without_space();
+        }
+    }
+
+    /// Renames the replica's directory, which takes it off the disk's namespace at once, and notes it for removal.
+    pub(crate) fn delete(
+        &self,
+        shared: &ReplicaShared,
+        topic: &str,
+        id: PartitionId,
+        log: Log,
+        log_dir: &LogDir,
+    ) {
+        log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
+        match log.rename_for_deletion() {
+            Ok(path) => self.delete_later(shared, vec![path]),
+            Err(error) => {
+                tracing::error!(topic, partition = id.index, %error, "a removed replica's directory cannot be renamed");
+                if error.is_storage_fault() {
+                    log_dir.fail(&error);
+                }
+            }
+        }
+    }
+}
+/// A partition's directory and what the checkpoints say of it.
+struct Candidate {
+    id: PartitionId,
+    topic: String,
+    path: PathBuf,
+    options: OpenOptions,
+    high_watermark: i64,
+}
+
+impl Directories {
+    fn open_one(
+        &mut self,
+        shared: &Arc<ReplicaShared>,
+        properties: &BTreeMap<String, String>,
+        path: &Path,
+    ) -> Result<HashMap<PartitionId, Loaded>, LogError> {
+        self.locks.push(directory::lock(path)?);
+        self.claim(shared.options.broker_id, path)?;
+        let clean_shutdown = directory::take_clean_shutdown(path)?;
+        let log_dir = LogDir::new(path.to_owned());
+        let candidates = self.candidates(path, clean_shutdown.is_some())?;
+        let found = load_all(shared.options.recovery_threads, properties, &log_dir, candidates);
+        log_dir.partitions.store(found.len(), Ordering::Relaxed);
+        // One directory that was not closed cleanly is enough: what it held may be gone.
+        let epoch = clean_shutdown.unwrap_or(-1);
+        let is_first = self.all.is_empty();
+        self.previous_broker_epoch = if is_first { epoch } else { self.previous_broker_epoch.min(epoch) };
+        self.all.push(log_dir);
+        Ok(found)
+    }
+
+    /// Directories of partitions. What was renamed for deletion before the last stop is noted for removal.
+    fn candidates(&self, path: &Path, clean_shutdown: bool) -> Result<Vec<Candidate>, LogError> {
+        let high_watermarks = directory::read_checkpoint(&path.join(directory::HIGH_WATERMARKS))?;
+        let recovery_points = directory::read_checkpoint(&path.join(directory::RECOVERY_POINTS))?;
+        let log_starts = directory::read_checkpoint(&path.join(directory::LOG_STARTS))?;
+        let mut candidates = Vec::new();
+        for found in directory::scan(path)? {
+            if !matches!(found.kind, Kind::Partition) {
+                self.deletions.lock().push(Deletion { due_ms: 0, path: found.path });
+                continue;
+            }
+            // Without a topic id nobody can say whose records these are: a stray, left alone and never served (I36).
+            let Some(topic_id) = directory::read_topic_id(&found.path)? else {
+                tracing::warn!(path = %found.path.display(), "has no topic id and is not served");
+                continue;
+            };
+            let key = (found.topic, found.partition);
+            let checkpointed =
+                |offsets: &HashMap<(String, i32), i64>| offsets.get(&key).copied().unwrap_or(0);
+            candidates.push(Candidate {
+                id: PartitionId { topic_id, index: found.partition },
+                options: OpenOptions {
+                    recovery_point: checkpointed(&recovery_points),
+                    clean_shutdown,
+                    log_start_offset: checkpointed(&log_starts),
+                    now_ms: Clock::wall_ms(),
+                },
+                high_watermark: checkpointed(&high_watermarks),
+                topic: key.0,
+                path: found.path,
+            });
+        }
+        Ok(candidates)
+    }
+
+    /// High watermarks, from which a leader starts that has not heard of its followers yet.
+    pub(crate) fn checkpoint_high_watermarks(&self, partitions: &[Arc<Partition>]) {
+        self.checkpoint(partitions, directory::HIGH_WATERMARKS, |offsets| offsets.high_watermark);
+    }
+
+    /// Recovery points and log starts.
+    pub(crate) fn checkpoint_recovery_points(&self, partitions: &[Arc<Partition>]) {
+        self.checkpoint(partitions, directory::RECOVERY_POINTS, |offsets| offsets.recovery_point);
+        self.checkpoint(partitions, directory::LOG_STARTS, |offsets| offsets.log_start);
+    }
+
+    fn checkpoint(&self, partitions: &[Arc<Partition>], file: &str, offset: fn(&Checkpointed) -> i64) {
+        for log_dir in self.all.iter().filter(|dir| !dir.is_offline()) {
+            let entries: Vec<(String, i32, i64)> = partitions
+                .iter()
+                .filter_map(|partition| {
+                    let offsets = partition.checkpointed(log_dir)?;
+                    Some((partition.topic().to_string(), partition.index(), offset(&offsets)))
+                })
+                .collect();
+            write(log_dir, file, &entries);
+        }
+    }
+
+    /// Closes all logs and writes the last checkpoints, and after them the marker that vouches for them: a directory of
+    /// which one log could not be closed gets none.
+    pub(crate) fn close(&self, open: HashMap<PartitionId, Loaded>, broker_epoch: i64) {
+        let mut by_dir: HashMap<PathBuf, Vec<(PartitionId, Loaded)>> = HashMap::new();
+        for (id, loaded) in open {
+            by_dir.entry(loaded.log_dir.path().to_owned()).or_default().push((id, loaded));
+        }
+        for log_dir in self.all.iter().filter(|dir| !dir.is_offline()) {
+            let logs = by_dir.remove(log_dir.path()).unwrap_or_default();
+            let mut offsets = [Vec::new(), Vec::new(), Vec::new()];
+            let mut is_clean = true;
+            for (id, Loaded { topic, log, high_watermark, .. }) in logs {
+                let Some(log) = log else { continue };
+                let (log_start, log_end) = (log.log_start_offset(), log.end_offset());
+                if let Err(error) = log.close() {
+                    tracing::error!(topic, partition = id.index, %error, "a log was not closed cleanly");
+                    is_clean = false;
+                    continue;
+                }
+                for (list, offset) in offsets.iter_mut().zip([high_watermark, log_end, log_start]) {
+                    list.push((topic.clone(), id.index, offset));
+                }
+            }
+            let files = [directory::HIGH_WATERMARKS, directory::RECOVERY_POINTS, directory::LOG_STARTS];
+            for (file, entries) in files.into_iter().zip(&offsets) {
+                is_clean &= write(log_dir, file, entries);
+            }
+            if is_clean && let Err(error) = directory::write_clean_shutdown(log_dir.path(), broker_epoch) {
+                tracing::error!(directory = %log_dir.path().display(), %error, "the clean-shutdown marker was not written");
+            }
+        }
+    }
+}
+
+/// Writes a checkpoint; a failure takes the directory offline.
+fn write(log_dir: &LogDir, file: &str, entries: &[(String, i32, i64)]) -> bool {
+    let written = directory::write_checkpoint(&log_dir.path().join(file), entries);
+    written.inspect_err(|error| log_dir.fail(error)).is_ok()
+}
+
+/// Opens logs side by side. One that cannot be opened is kept without its log: the partition is offline, others are not.
+fn load_all(
+    threads: usize,
+    properties: &BTreeMap<String, String>,
+    log_dir: &Arc<LogDir>,
+    candidates: Vec<Candidate>,
+) -> HashMap<PartitionId, Loaded> {
+    let queue = Mutex::new(candidates);
+    let found = Mutex::new(HashMap::new());
+    // Settings of topics are not known before the image is; they come with it.
+    let config = Rules::of(&MetadataImage::default(), properties, -1, "").log_config();
+    let work = || {
+        loop {
+            let Some(next) = queue.lock().pop() else { return };
+            let Candidate { id, topic, path, options, high_watermark } = next;
+            let log = match Log::open(&path, config.clone(), options) {
+                Ok((log, _)) => Some(log),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a log cannot be opened; its partition is offline");
+                    None
+                }
+            };
+            found.lock().insert(id, Loaded { topic, log, log_dir: Arc::clone(log_dir), high_watermark });
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    found.into_inner()
+}
+
+/// Removes a renamed file or directory for good. What fails stays on disk until the next start.
+pub(crate) fn remove(path: &Path) {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    if let Err(error) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::error!(path = %path.display(), %error, "a deleted file cannot be removed");
+    }
+}

@@ -1,0 +1,41 @@
+//! The replicas of this broker: partitions with their logs, who waits for them, and what the metadata image makes of them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`manager`] | all partitions; what an image changes |
+//! | [`partition`] | one partition: lock, log, machine; produce and acknowledgement |
+//! | [`read`] | one partition: fetch, list offsets, leader epochs, views |
+//! | [`follow`] | one partition as a follower |
+//! | [`sessions`] | Fetch requests over fetch sessions |
+//! | [`waiter`] | how parked requests wait |
+//! | [`rules`] | a topic's settings as partitions need them |
+//! | [`directories`] | log directories: loading at start, checkpoints, placement |
+//! | [`background`] | timers: lag, checkpoints, retention, deletion, group commit |
+//! | [`shared`] | queues, counters, directories that all partitions share |
+//! | [`options`] | settings, lease, clock |
+
+pub mod background;
+pub mod directories;
+pub mod follow;
+pub mod manager;
+pub mod options;
+pub mod partition;
+pub mod read;
+pub mod rules;
+pub mod sessions;
+pub mod shared;
+mod upkeep;
+pub mod waiter;
+
+pub use manager::{ReplicaManager, TopicReplicas};
+pub use options::{Clock, Grant, ReplicaOptions};
+pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
+pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
+pub use sessions::{FetchAnswer, FetchRequest, FetchSessions};
+pub use shared::{LogDir, PartitionId, ReplicaCounters, ReplicaShared};
+pub use waiter::Waiter;
+
+#[cfg(test)]
+pub(crate) mod test_images;
+#[cfg(test)]
+mod tests;

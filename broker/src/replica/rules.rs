@@ -1,0 +1,144 @@
+//! A topic's settings as its partitions need them: for the log, for the machine, for what producers may send.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ottla_log::LogConfig;
+use ottla_metadata::config::{self, TopicConfig};
+use ottla_metadata::image::MetadataImage;
+use ottla_replica::MachineOptions;
+use ottla_wire::compression::Codec;
+use ottla_wire::records::TimestampType;
+use ottla_wire::records::validate::{ProduceRules, Refusal, TargetCompression, validate_produce};
+
+use super::options::ReplicaOptions;
+use super::partition::ProduceRefusal;
+
+/// From this version of Produce on a batch may be compressed with Zstandard (KIP-110).
+const ZSTD_FROM: i16 = 7;
+
+/// A topic's settings; one value for all its partitions, replaced whole when a setting changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    min_insync_replicas: usize,
+    flush_messages: i64,
+    /// With time 0 and every codec: each request brings its own.
+    produce: ProduceRules,
+    log: LogConfig,
+}
+
+/// Records that may be appended.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// As they were, or with corrected time stamps, or compressed anew.
+    pub(crate) records: Bytes,
+    /// With log-append time that time, otherwise -1.
+    pub(crate) log_append_time_ms: i64,
+}
+
+fn produce_rules(topic: &TopicConfig) -> ProduceRules {
+    ProduceRules {
+        max_message_bytes: positive(topic.max_message_bytes),
+        keys_required: topic.cleanup_policy.compact,
+        timestamp_type: if topic.log_append_time {
+            TimestampType::LogAppendTime
+        } else {
+            TimestampType::CreateTime
+        },
+        timestamp_before_max_ms: topic.message_timestamp_before_max_ms,
+        timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
+        compression: match topic.compression_type.as_str() {
+            "uncompressed" => TargetCompression::Codec(Codec::None, None),
+            "gzip" => TargetCompression::Codec(Codec::Gzip, Some(topic.compression_gzip_level)),
+            "snappy" => TargetCompression::Codec(Codec::Snappy, None),
+            "lz4" => TargetCompression::Codec(Codec::Lz4, Some(topic.compression_lz4_level)),
+            "zstd" => TargetCompression::Codec(Codec::Zstd, Some(topic.compression_zstd_level)),
+            _ => TargetCompression::Producer,
+        },
+        ..ProduceRules::default()
+    }
+}
+
+fn log_config(topic: &TopicConfig, properties: &BTreeMap<String, String>) -> LogConfig {
+    LogConfig {
+        segment_bytes: positive(topic.segment_bytes),
+        segment_ms: topic.segment_ms,
+        segment_jitter_ms: topic.segment_jitter_ms,
+        segment_index_bytes: positive(topic.segment_index_bytes),
+        index_interval_bytes: positive(topic.index_interval_bytes),
+        retention_ms: topic.retention_ms,
+        retention_bytes: topic.retention_bytes,
+        deletes: topic.cleanup_policy.delete,
+        flush_messages: topic.flush_messages,
+        flush_ms: topic.flush_ms,
+        producer_id_expiration_ms: config::get_i64(properties, "producer.id.expiration.ms"),
+    }
+}
+
+/// A size that was checked to be positive when it was set.
+fn positive(size: i32) -> usize {
+    usize::try_from(size).unwrap_or(0)
+}
+
+impl Rules {
+    /// The settings of a topic in an image, over the node's static properties.
+    pub fn of(
+        image: &MetadataImage,
+        properties: &BTreeMap<String, String>,
+        broker_id: i32,
+        topic: &str,
+    ) -> Self {
+        let topic = TopicConfig::effective(image, properties, broker_id, topic);
+        Self {
+            min_insync_replicas: positive(topic.min_insync_replicas).max(1),
+            flush_messages: topic.flush_messages,
+            produce: produce_rules(&topic),
+            log: log_config(&topic, properties),
+        }
+    }
+
+    /// For the log.
+    pub fn log_config(&self) -> LogConfig {
+        self.log.clone()
+    }
+
+    /// For the machine.
+    pub fn machine_options(&self, options: &ReplicaOptions) -> MachineOptions {
+        MachineOptions {
+            lag_ms_max: options.replica_lag_time_ms_max,
+            min_insync_replicas: self.min_insync_replicas,
+            synced_only: self.is_synced_only(),
+        }
+    }
+
+    /// `flush.messages=1`: nothing counts before it is on disk.
+    pub fn is_synced_only(&self) -> bool {
+        self.flush_messages <= 1
+    }
+
+    /// Checks what a client produced and brings it into the form in which it is stored.
+    pub(crate) fn check(
+        &self,
+        records: Bytes,
+        produce_version: i16,
+        now_ms: i64,
+    ) -> Result<Checked, ProduceRefusal> {
+        let rules = ProduceRules { now_ms, zstd_allowed: produce_version >= ZSTD_FROM, ..self.produce };
+        let valid = validate_produce(&records, &rules).map_err(refusal)?;
+        let records = valid.store(records, &rules).map_err(refusal)?.freeze();
+        let log_append_time_ms = match rules.timestamp_type {
+            TimestampType::LogAppendTime => now_ms,
+            TimestampType::CreateTime => -1,
+        };
+        Ok(Checked { records, log_append_time_ms })
+    }
+}
+
+fn refusal(refusal: Refusal) -> ProduceRefusal {
+    let code = refusal.error_code();
+    ProduceRefusal {
+        message: refusal.message,
+        record_errors: refusal.record_errors,
+        ..ProduceRefusal::from(code)
+    }
+}

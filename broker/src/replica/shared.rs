@@ -1,0 +1,223 @@
+//! What all partitions of a broker share: options, grants, queues to the background tasks, counters, log directories.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use ottla_log::LogError;
+use ottla_replica::IsrMember;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::options::{Grant, ReplicaOptions};
+
+/// A partition by its topic's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionId {
+    /// The topic's id.
+    pub topic_id: Uuid,
+    /// Its index in the topic.
+    pub index: i32,
+}
+
+/// An ISR that a leader asks the controller for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IsrProposal {
+    /// The partition.
+    pub id: PartitionId,
+    /// The members; the own epoch is -1.
+    pub isr: Vec<IsrMember>,
+    /// Of the state that it changes.
+    pub leader_epoch: i32,
+    /// Of the state that it changes.
+    pub partition_epoch: i32,
+}
+
+/// Whom a partition follows from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Following {
+    /// The partition.
+    pub id: PartitionId,
+    /// The leader; -1: nobody.
+    pub leader: i32,
+    /// The epoch to fetch under.
+    pub leader_epoch: i32,
+}
+
+/// Work of partitions for one background task: at most one item a partition, the latest; one wake-up for many.
+#[derive(Debug)]
+pub struct WorkQueue<T> {
+    items: Mutex<HashMap<PartitionId, T>>,
+    notify: Notify,
+}
+
+impl<T> Default for WorkQueue<T> {
+    fn default() -> Self {
+        Self { items: Mutex::new(HashMap::new()), notify: Notify::new() }
+    }
+}
+
+impl<T> WorkQueue<T> {
+    /// Adds or replaces the partition's item.
+    pub fn put(&self, id: PartitionId, item: T) {
+        self.items.lock().insert(id, item);
+        self.notify.notify_one();
+    }
+
+    /// Waits until there is something, and takes all of it.
+    pub async fn take(&self) -> HashMap<PartitionId, T> {
+        loop {
+            let items = self.take_now();
+            if !items.is_empty() {
+                return items;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    /// Takes what there is.
+    pub fn take_now(&self) -> HashMap<PartitionId, T> {
+        std::mem::take(&mut *self.items.lock())
+    }
+}
+
+impl WorkQueue<IsrProposal> {
+    /// One proposal a partition is in flight, so that a newer one replaces only one that is void.
+    pub fn push(&self, proposal: IsrProposal) {
+        self.put(proposal.id, proposal);
+    }
+}
+
+impl WorkQueue<Following> {
+    /// The latest word counts.
+    pub fn push(&self, following: Following) {
+        self.put(following.id, following);
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted; read by the metrics page.
+#[derive(Debug, Default)]
+pub struct ReplicaCounters {
+    /// Members that left an ISR led here.
+    pub isr_shrinks: Counter,
+    /// Members that joined an ISR led here.
+    pub isr_expands: Counter,
+    /// `AlterPartitions` requests that the controller refused, partition by partition.
+    pub isr_refusals: Counter,
+    /// Partitions taken offline.
+    pub partitions_failed: Counter,
+    /// Appends refused because a disk is full.
+    pub appends_without_space: Counter,
+    /// Bytes that followers here have fetched.
+    pub replicated_bytes: Counter,
+    /// Truncations after leader changes.
+    pub truncations: Counter,
+    /// Fetches from leaders that failed as a whole.
+    pub fetch_failures: Counter,
+}
+
+/// One of `log.dirs`.
+#[derive(Debug)]
+pub struct LogDir {
+    path: PathBuf,
+    is_offline: AtomicBool,
+    is_full: AtomicBool,
+    /// For placement.
+    pub(crate) partitions: AtomicUsize,
+}
+
+impl LogDir {
+    /// A directory in service.
+    pub fn new(path: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            is_offline: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            partitions: AtomicUsize::new(0),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its disk failed. It stays so until the broker is started again: after a failed fsync nothing that the page
+    /// cache holds can be trusted.
+    pub fn is_offline(&self) -> bool {
+        self.is_offline.load(Ordering::Acquire)
+    }
+
+    /// Its disk failed: no partition of it is served any more. Logged once, the first reason wins.
+    pub fn fail(&self, error: &LogError) {
+        if !self.is_offline.swap(true, Ordering::AcqRel) {
+            tracing::error!(directory = %self.path.display(), %error, "the log directory goes offline");
+        }
+    }
+
+    /// True for the first refusal since there was room.
+    pub(crate) fn first_without_space(&self) -> bool {
+        !self.is_full.swap(true, Ordering::AcqRel)
+    }
+
+    /// There is room again, or it may be tried.
+    pub(crate) fn clear_without_space(&self) {
+        self.is_full.store(false, Ordering::Release);
+    }
+}
+
+/// Shared by all partitions of a broker.
+#[derive(Debug)]
+pub struct ReplicaShared {
+    /// Settings.
+    pub options: ReplicaOptions,
+    /// Lease, broker epoch, clock.
+    pub grant: Arc<Grant>,
+    /// To `replication::isr_updates`.
+    pub isr_queue: WorkQueue<IsrProposal>,
+    /// To `replication::fetcher`.
+    pub following: WorkQueue<Following>,
+    /// To the group commit: partitions with `flush.messages=1` that have bytes to sync.
+    pub sync_queue: WorkQueue<()>,
+    /// What is counted.
+    pub counters: ReplicaCounters,
+}
+
+impl ReplicaShared {
+    /// With empty queues.
+    pub fn new(options: ReplicaOptions, grant: Arc<Grant>) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            grant,
+            isr_queue: WorkQueue::default(),
+            following: WorkQueue::default(),
+            sync_queue: WorkQueue::default(),
+            counters: ReplicaCounters::default(),
+        })
+    }
+
+    /// The partition has bytes that must be on disk before they count.
+    pub(crate) fn sync_later(&self, id: PartitionId, is_synced_only: bool) {
+        if is_synced_only {
+            self.sync_queue.put(id, ());
+        }
+    }
+}
