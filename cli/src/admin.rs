@@ -1,0 +1,219 @@
+//! The way to the admin plane: any node that answers, and its refusals in our words.
+
+use std::time::Duration;
+
+use ottla_proto::admin as proto;
+use ottla_proto::admin::admin_client::AdminClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::failure::Failure;
+use crate::profile::Session;
+
+/// A connection that is not there after this long is tried elsewhere.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Largest answer: a description of very many topics.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Trailer that carries what to do about a refusal.
+const HINT: &str = "ottla-hint";
+
+/// A node that answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    client: AdminClient<Channel>,
+    server: String,
+    timeout: Duration,
+}
+
+impl Admin {
+    /// Connects to the first server that can be reached.
+    pub(crate) async fn connect(session: &Session) -> Result<Self, Failure> {
+        let mut reasons = Vec::new();
+        for server in &session.servers {
+            match Self::connect_to(server, session.timeout).await {
+                Ok(admin) => return Ok(admin),
+                Err(reason) => reasons.push(format!("{server}: {reason}")),
+            }
+        }
+        Err(Failure::new(format!("no server can be reached: {}", reasons.join("; ")))
+            .hint("start a cluster with 'ottla dev', or name a node's gRPC address with --server HOST:PORT"))
+    }
+
+    /// Connects to one node.
+    pub(crate) async fn connect_to(server: &str, timeout: Duration) -> Result<Self, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{server}"))
+            .map_err(|error| error.to_string())?
+            .connect_timeout(timeout.min(CONNECT_TIMEOUT));
+        let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
+        let client = AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { client, server: server.to_owned(), timeout })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    fn refusal(&self, status: &Status) -> Failure {
+        explain(&self.server, self.timeout, status)
+    }
+
+    /// Brokers and state of the cluster.
+    pub(crate) async fn describe_cluster(&mut self) -> Result<proto::DescribeClusterReply, Failure> {
+        let request = self.request(proto::DescribeClusterRequest {});
+        self.client
+            .describe_cluster(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|s| self.refusal(&s))
+    }
+
+    /// State of the metadata quorum.
+    pub(crate) async fn describe_quorum(&mut self) -> Result<proto::DescribeQuorumReply, Failure> {
+        let request = self.request(proto::DescribeQuorumRequest {});
+        self.client
+            .describe_quorum(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|s| self.refusal(&s))
+    }
+
+    /// Names of topics.
+    pub(crate) async fn list_topics(
+        &mut self,
+        include_internal: bool,
+    ) -> Result<Vec<proto::TopicSummary>, Failure> {
+        let request = self.request(proto::ListTopicsRequest { include_internal });
+        let reply = self.client.list_topics(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().topics)
+    }
+
+    /// Topics in full.
+    pub(crate) async fn describe_topics(&mut self, names: Vec<String>) -> Result<Vec<proto::Topic>, Failure> {
+        let request = self.request(proto::DescribeTopicsRequest { names });
+        let reply = self.client.describe_topics(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().topics)
+    }
+
+    /// Creates topics; each has its own result.
+    pub(crate) async fn create_topics(
+        &mut self,
+        request: proto::CreateTopicsRequest,
+    ) -> Result<Vec<proto::TopicResult>, Failure> {
+        let request = self.request(request);
+        let reply = self.client.create_topics(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().topics)
+    }
+
+    /// Deletes topics; each has its own result.
+    pub(crate) async fn delete_topics(
+        &mut self,
+        names: Vec<String>,
+    ) -> Result<Vec<proto::TopicResult>, Failure> {
+        let request = self.request(proto::DeleteTopicsRequest { names });
+        let reply = self.client.delete_topics(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().topics)
+    }
+
+    /// Adds partitions.
+    pub(crate) async fn create_partitions(
+        &mut self,
+        request: proto::CreatePartitionsRequest,
+    ) -> Result<proto::TopicResult, Failure> {
+        let request = self.request(request);
+        let reply = self.client.create_partitions(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().topic.unwrap_or_default())
+    }
+
+    /// Settings of something.
+    pub(crate) async fn describe_configs(
+        &mut self,
+        request: proto::DescribeConfigsRequest,
+    ) -> Result<Vec<proto::Config>, Failure> {
+        let request = self.request(request);
+        let reply = self.client.describe_configs(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().configs)
+    }
+
+    /// Changes settings.
+    pub(crate) async fn alter_configs(&mut self, request: proto::AlterConfigsRequest) -> Result<(), Failure> {
+        let request = self.request(request);
+        self.client.alter_configs(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// What this node holds on disk.
+    pub(crate) async fn describe_replicas(
+        &mut self,
+        topics: Vec<String>,
+    ) -> Result<proto::DescribeReplicasReply, Failure> {
+        let request = self.request(proto::DescribeReplicasRequest { topics });
+        self.client
+            .describe_replicas(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|s| self.refusal(&s))
+    }
+}
+
+/// A gRPC status as a failure: the server's own words and hint where it has any.
+fn explain(server: &str, timeout: Duration, status: &Status) -> Failure {
+    let hint = status.metadata().get(HINT).and_then(|hint| hint.to_str().ok()).unwrap_or_default();
+    let message = match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => {
+            format!("{server} did not answer within {}", crate::parse::show_duration(timeout))
+        }
+        Code::Unimplemented => format!("{server} does not know this request"),
+        Code::Unavailable => format!("{server} cannot answer now: {}", status.message()),
+        _ => status.message().to_owned(),
+    };
+    let hint = match status.code() {
+        _ if !hint.is_empty() => hint,
+        Code::DeadlineExceeded | Code::Cancelled => "see 'ottla cluster status'; --timeout waits longer",
+        Code::Unimplemented => "is it the gRPC listener of an Ottla node of this version?",
+        Code::Unavailable => "try again, or name another node with --server",
+        _ => "",
+    };
+    Failure::new(message).hint(hint)
+}
+
+/// The innermost reason: `tonic` says no more than "transport error" outside.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_the_words_and_the_hint_of_the_server() {
+        let mut status = Status::already_exists("topic \"a\" already exists");
+        status.metadata_mut().insert(HINT, "choose another name".parse().unwrap());
+        let failure = explain("h:1", Duration::from_secs(1), &status);
+        assert_eq!(failure, Failure::new("topic \"a\" already exists").hint("choose another name"));
+    }
+
+    #[test]
+    fn a_late_answer_names_the_server_and_the_time() {
+        let failure = explain("h:1", Duration::from_secs(2), &Status::deadline_exceeded("x"));
+        assert_eq!(failure.to_string(), "h:1 did not answer within 2s");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let session = Session {
+            servers: vec!["127.0.0.1:1".into()],
+            bootstrap: Vec::new(),
+            timeout: Duration::from_secs(1),
+            timeout_given: None,
+            output: crate::output::Output { format: crate::output::Format::Table, quiet: false },
+        };
+        let failure = Admin::connect(&session).await.unwrap_err().to_string();
+        assert!(failure.contains("127.0.0.1:1: Connection refused"), "{failure}");
+    }
+}

@@ -1,0 +1,83 @@
+//! `ottla config check FILE`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+
+use crate::failure::Silent;
+use crate::node_config::{NodeConfig, Origin, Problem};
+use crate::output::{Output, counted};
+use crate::parse;
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla config check server.properties")]
+pub(crate) struct Check {
+    /// The property file
+    file: PathBuf,
+    /// A setting that shall win over the file's; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::name_value)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    file: String,
+    valid: bool,
+    problems: Vec<Entry>,
+    warnings: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    /// Null: it is not a line of the file.
+    line: Option<usize>,
+    name: String,
+    message: String,
+}
+
+impl Check {
+    pub(crate) fn run(&self, output: Output) -> anyhow::Result<()> {
+        let file = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file).with_context(|| format!("cannot read {file}"))?;
+        // The environment of whoever checks is not the node's: the file is looked at by itself.
+        let (_, findings) = NodeConfig::load(&text, [], &self.set);
+        let document = Document {
+            file,
+            valid: findings.problems.is_empty(),
+            problems: findings.problems.into_iter().map(Entry::from).collect(),
+            warnings: findings.warnings.into_iter().map(Entry::from).collect(),
+        };
+        let valid = document.valid;
+        output.show(&document, text_of)?;
+        if valid { Ok(()) } else { Err(Silent.into()) }
+    }
+}
+
+impl From<Problem> for Entry {
+    fn from(problem: Problem) -> Self {
+        let line = match problem.origin {
+            Some(Origin::Line(line)) => Some(line),
+            _ => None,
+        };
+        Self { line, name: problem.name, message: problem.message }
+    }
+}
+
+fn text_of(document: &Document) -> String {
+    let file = &document.file;
+    let entry = |kind: &str, entry: &Entry| {
+        let line = entry.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!("{file}{line}: {kind}{}: {}\n", entry.name, entry.message)
+    };
+    let mut text: String = document.problems.iter().map(|one| entry("", one)).collect();
+    text.extend(document.warnings.iter().map(|one| entry("warning: ", one)));
+    if document.valid {
+        text.push_str(&format!("{file} is valid\n"));
+    } else {
+        text.push_str(&format!("{}\n", counted(document.problems.len(), "problem")));
+    }
+    text
+}

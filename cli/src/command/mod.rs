@@ -1,0 +1,62 @@
+//! One file for each command word.
+
+pub(crate) mod broker;
+pub(crate) mod cluster;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod consume;
+pub(crate) mod dev;
+pub(crate) mod log;
+pub(crate) mod man;
+pub(crate) mod produce;
+pub(crate) mod quorum;
+pub(crate) mod server;
+pub(crate) mod topic;
+
+use anyhow::Context;
+
+use crate::arguments::{Arguments, Command, Global};
+use crate::failure::Failure;
+use crate::output::{Format, Output};
+use crate::profile::Session;
+
+/// Does what was typed.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let global = arguments.global;
+    let is_reference = matches!(arguments.command, Command::Config(config::Config::Reference(_)));
+    if global.output == Format::Markdown && !is_reference {
+        return Err(Failure::usage("only 'config reference' is shown as Markdown")
+            .hint("--output table|json|yaml")
+            .into());
+    }
+    let output = Output { format: global.output, quiet: global.quiet };
+    match arguments.command {
+        Command::Dev(dev) => dev.run(output),
+        Command::Server(server) => server.run(),
+        Command::Topic(topic) => with_session(&global, async |session| topic.run(&session).await),
+        Command::Produce(produce) => with_session(&global, async |session| produce.run(&session).await),
+        Command::Consume(consume) => with_session(&global, async |session| consume.run(&session).await),
+        Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
+        Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
+        Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),
+        Command::Config(config::Config::Check(check)) => check.run(output),
+        Command::Config(config::Config::Reference(reference)) => reference.run(output),
+        Command::Config(config) => with_session(&global, async |session| config.run(&session).await),
+        Command::Log(log) => log.run(output),
+        Command::Completion(completion) => completion.run(),
+        Command::Man(man) => man.run(),
+    }
+}
+
+/// Runs a command that talks to a cluster: one thread is enough for a client.
+fn with_session(
+    global: &Global,
+    command: impl AsyncFnOnce(Session) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let session = Session::new(global)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let result = runtime.block_on(command(session));
+    // A thread that still reads a terminal must not hold the process.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,88 @@
+//! `ottla server --config FILE`: one node.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::failure::{Failure, Failures};
+use crate::node_config::{Findings, NodeConfig};
+use crate::parse;
+use crate::server::logging;
+use crate::server::node::{Node, Ports};
+use crate::server::signals::Stop;
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla server --config server.properties --set log.retention.hours=24")]
+pub(crate) struct Server {
+    /// The property file; Kafka's KRaft names
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// A setting that wins over the file's and the environment's; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::name_value)]
+    set: Vec<(String, String)>,
+}
+
+impl Server {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let (config, findings) = self.load()?;
+        logging::start(config.log_format);
+        for warning in &findings.warnings {
+            tracing::warn!("{}: {warning}", self.config.display());
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+        let result = runtime.block_on(serve(&config));
+        runtime.shutdown_background();
+        result
+    }
+
+    /// Before anything is touched: all problems, each on its line.
+    fn load(&self) -> anyhow::Result<(NodeConfig, Findings)> {
+        let file = self.config.display();
+        let text = std::fs::read_to_string(&self.config)
+            .map_err(|error| Failure::usage(format!("cannot read {file}: {error}")))?;
+        // A variable that is no text cannot be one of ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let (config, findings) = NodeConfig::load(&text, environment, &self.set);
+        match config {
+            Some(config) => Ok((config, findings)),
+            None => {
+                let failure = |problem| Failure::usage(format!("{file}: {problem}"));
+                Err(Failures(findings.problems.iter().map(failure).collect()).into())
+            }
+        }
+    }
+}
+
+async fn serve(config: &NodeConfig) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let ports = Ports::bind(config).await?;
+    let node = tokio::select! {
+        node = Node::start(config, ports) => node?,
+        () = stop.wait() => {
+            tracing::info!("stopped before the broker was registered");
+            return Ok(());
+        }
+    };
+    let run = async {
+        node.ready().await;
+        tracing::info!(node = config.node_id, "ready");
+        node.failed().await
+    };
+    let failure = tokio::select! {
+        reason = run => Some(reason),
+        () = stop.wait() => None,
+    };
+    match failure {
+        // What has failed cannot be stopped in order: the disk is left as after a crash.
+        Some(reason) => Err(Failure::new(format!("node {} cannot go on: {reason}", config.node_id)).into()),
+        None => {
+            tracing::info!("stopping");
+            node.shut_down().await;
+            Ok(())
+        }
+    }
+}

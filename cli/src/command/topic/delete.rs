@@ -1,0 +1,67 @@
+//! `ottla topic delete NAME…`.
+
+use std::io::{IsTerminal, Write};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::refusal;
+use crate::admin::Admin;
+use crate::failure::{Failure, Failures};
+use crate::profile::Session;
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla topic delete orders --yes")]
+pub(crate) struct Delete {
+    /// Names of the topics
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    deleted: Vec<String>,
+}
+
+impl Delete {
+    pub(super) async fn run(&self, session: &Session, mut admin: Admin) -> anyhow::Result<()> {
+        if !self.yes {
+            confirm(&format!("delete {} and all records?", self.names.join(", ")))?;
+        }
+        let results = admin.delete_topics(self.names.clone()).await?;
+        let failures = results
+            .iter()
+            .filter(|result| result.error_code != 0)
+            .map(|result| refusal(result, "deleted"))
+            .collect();
+        let deleted: Vec<_> =
+            results.into_iter().filter(|result| result.error_code == 0).map(|result| result.name).collect();
+        if !deleted.is_empty() {
+            let sentence = |document: &Document| {
+                document.deleted.iter().map(|name| format!("deleted {name}\n")).collect()
+            };
+            session.output.done(&Document { deleted }, sentence)?;
+        }
+        Failures::check(failures)
+    }
+}
+
+/// Asks on a terminal; elsewhere nobody could answer.
+fn confirm(question: &str) -> anyhow::Result<()> {
+    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return Err(Failure::usage("deleting needs --yes where nobody can be asked").into());
+    }
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new("nothing was deleted").into()),
+    }
+}

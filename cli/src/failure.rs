@@ -1,0 +1,147 @@
+//! How a command fails: one line that says what was refused, by whom and why, a hint, and the exit code.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+/// Exit code of a command that was refused or failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit code of a command that was called wrongly, or of a server whose configuration is wrong.
+pub(crate) const USAGE: u8 = 2;
+
+/// One refusal, ready to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// Refused or failed: exit code 1.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: FAILED }
+    }
+
+    /// Called wrongly: exit code 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, ..Self::new(message) }
+    }
+
+    /// Adds what to do about it; an empty hint is none.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Several refusals of one command, each with its own line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failures(pub(crate) Vec<Failure>);
+
+impl Failures {
+    /// Nothing when there is nothing to report.
+    pub(crate) fn check(failures: Vec<Failure>) -> anyhow::Result<()> {
+        if failures.is_empty() { Ok(()) } else { Err(Self(failures).into()) }
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, failure) in self.0.iter().enumerate() {
+            write!(f, "{}{failure}", if at > 0 { "; " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failures {}
+
+/// A command whose result is bad news but which has said everything: only the exit code is left to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Silent;
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not healthy")
+    }
+}
+
+impl std::error::Error for Silent {}
+
+/// Writes a failure to stderr and gives its exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let (text, code) = explain(error);
+    eprint!("{text}");
+    ExitCode::from(code)
+}
+
+fn explain(error: &anyhow::Error) -> (String, u8) {
+    if error.is::<Silent>() {
+        return (String::new(), FAILED);
+    }
+    // The reader of our output has gone (`| head`): that is its choice, not a failure.
+    if error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
+    }) {
+        return (String::new(), 0);
+    }
+    if let Some(Failures(all)) = error.downcast_ref::<Failures>() {
+        let text = all.iter().map(|failure| lines(&failure.message, failure.hint.as_deref())).collect();
+        return (text, all.iter().map(|failure| failure.code).max().unwrap_or(FAILED));
+    }
+    let failure = error.downcast_ref::<Failure>();
+    let hint = failure.and_then(|failure| failure.hint.as_deref());
+    (lines(&format!("{error:#}"), hint), failure.map_or(FAILED, |failure| failure.code))
+}
+
+fn lines(message: &str, hint: Option<&str>) -> String {
+    // One line a failure: a server's message may hold line breaks.
+    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut text = format!("error: {}\n", flat(message));
+    if let Some(hint) = hint {
+        text.push_str(&format!("hint: {}\n", flat(hint)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_and_a_hint() {
+        let error = Failure::new("topic \"a\"\nalready exists").hint("choose another name").into();
+        assert_eq!(
+            explain(&error),
+            ("error: topic \"a\" already exists\nhint: choose another name\n".into(), 1)
+        );
+    }
+
+    #[test]
+    fn context_is_put_in_front_and_the_code_is_kept() {
+        let error = anyhow::Error::from(Failure::usage("no such thing")).context("server.properties");
+        assert_eq!(explain(&error), ("error: server.properties: no such thing\n".into(), 2));
+    }
+
+    #[test]
+    fn several_failures_have_a_line_each() {
+        let error = Failures::check(vec![Failure::new("a"), Failure::new("b").hint("c")]).unwrap_err();
+        assert_eq!(explain(&error), ("error: a\nerror: b\nhint: c\n".into(), 1));
+        assert!(Failures::check(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let error = anyhow::Error::from(std::io::Error::from(ErrorKind::BrokenPipe)).context("stdout");
+        assert_eq!(explain(&error), (String::new(), 0));
+    }
+}

@@ -1,0 +1,310 @@
+//! Where a node's settings come from: the file, the environment, `--set`; the later wins over the earlier.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ottla_metadata::config::{ConfigKind, definition, nearest, replacement_note, validate};
+use ottla_metadata::properties;
+
+/// What stands in front of a variable that sets a property: `OTTLA_LOG_SEGMENT_BYTES`.
+const PREFIX: &str = "OTTLA_";
+/// Variables that are something else: flags of the command line, the log's filter, and what our own tests use.
+const OTHER_VARIABLES: [&str; 6] =
+    ["OTTLA_SERVER", "OTTLA_BOOTSTRAP", "OTTLA_PROFILE", "OTTLA_LOG", "OTTLA_BINARY", "OTTLA_CONFIG"];
+
+/// Where a setting was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A line of the file.
+    Line(usize),
+    /// A variable of the environment.
+    Variable(String),
+    /// `--set`.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Flag => f.write_str("--set"),
+        }
+    }
+}
+
+/// Something that is wrong, or of which the user should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// `None`: nobody made the setting.
+    pub(crate) origin: Option<Origin>,
+    /// The property.
+    pub(crate) name: String,
+    /// What is wrong with it and what to do.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        write!(f, "{}: {}", self.name, self.message)
+    }
+}
+
+/// A setting and who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    value: String,
+    origin: Origin,
+}
+
+/// All settings that were made, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Settings(BTreeMap<String, Setting>);
+
+/// What is wrong so far, and what is only worth a word.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// The node must not start.
+    pub(crate) problems: Vec<Problem>,
+    /// It may.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+impl Findings {
+    /// Notes that a property is wrong.
+    pub(super) fn problem(&mut self, settings: &Settings, name: &str, message: impl Into<String>) {
+        self.problems.push(Problem {
+            origin: settings.origin(name),
+            name: name.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    /// Whether something was wrong with a property by itself.
+    pub(super) fn have(&self, name: &str) -> bool {
+        self.problems.iter().any(|problem| problem.name == name)
+    }
+
+    /// Lines in their order, then the rest.
+    pub(super) fn sort(&mut self) {
+        let place = |problem: &Problem| match &problem.origin {
+            Some(Origin::Line(line)) => (0, *line),
+            Some(Origin::Variable(_)) => (1, 0),
+            Some(Origin::Flag) => (2, 0),
+            None => (3, 0),
+        };
+        self.problems.sort_by_key(place);
+        self.warnings.sort_by_key(place);
+    }
+}
+
+impl Settings {
+    /// Puts the three together and checks every name and value by itself.
+    pub(super) fn gather(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(String, String)],
+        findings: &mut Findings,
+    ) -> Self {
+        let mut settings = Self::default();
+        for property in properties::parse(text) {
+            let origin = Origin::Line(property.line);
+            if let Some(Setting { origin: Origin::Line(before), .. }) = settings.0.get(&property.name) {
+                let message = format!("is given twice; this line counts, line {before} does not");
+                let name = property.name.clone();
+                findings.warnings.push(Problem { origin: Some(origin.clone()), name, message });
+            }
+            settings.0.insert(property.name, Setting { value: property.value, origin });
+        }
+        for (variable, value) in environment {
+            settings.take_variable(variable, value, findings);
+        }
+        for (name, value) in flags {
+            settings.0.insert(name.clone(), Setting { value: value.clone(), origin: Origin::Flag });
+        }
+        settings.check_values(findings);
+        settings
+    }
+
+    fn take_variable(&mut self, variable: String, value: String, findings: &mut Findings) {
+        let Some(words) = variable.strip_prefix(PREFIX) else { return };
+        if OTHER_VARIABLES.contains(&variable.as_str()) {
+            return;
+        }
+        let name = words.to_ascii_lowercase().replace('_', ".");
+        let own = format!("ottla.{name}");
+        let known =
+            [own, name.clone()].into_iter().find(|name| definition(ConfigKind::Broker, name).is_some());
+        match known {
+            Some(name) => {
+                self.0.insert(name, Setting { value, origin: Origin::Variable(variable) });
+            }
+            // Only a warning: container platforms put variables of their own into the environment, among them
+            // OTTLA_SERVICE_HOST for a service of the name "ottla".
+            None => findings.warnings.push(Problem {
+                origin: Some(Origin::Variable(variable)),
+                message: format!("no such property{}; the variable has no effect", suggestion(&name)),
+                name,
+            }),
+        }
+    }
+
+    /// Drops what is wrong, so that the checks across properties do not report it a second time.
+    fn check_values(&mut self, findings: &mut Findings) {
+        let all = std::mem::take(&mut self.0);
+        for (name, setting) in all {
+            let origin = Some(setting.origin.clone());
+            let note = replacement_note(&name);
+            let Some(found) = definition(ConfigKind::Broker, &name) else {
+                match note {
+                    Some(note) => findings.warnings.push(no_effect(origin, name, note)),
+                    None => {
+                        let message = format!("no such property{}", suggestion(&name));
+                        findings.problems.push(Problem { origin, name, message });
+                    }
+                }
+                continue;
+            };
+            match validate(ConfigKind::Broker, &name, &setting.value) {
+                Ok(value) => {
+                    if let Some(note) = note.filter(|_| !value.is_empty() && found.default != Some(&value)) {
+                        findings.warnings.push(no_effect(origin, name.clone(), note));
+                    }
+                    self.0.insert(name, Setting { value, ..setting });
+                }
+                Err(message) => {
+                    let range = if found.valid.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; allowed: {}", found.valid)
+                    };
+                    findings.problems.push(Problem { origin, name, message: message + &range });
+                }
+            }
+        }
+    }
+
+    /// What was set, if it was.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|setting| setting.value.as_str())
+    }
+
+    /// What was set, if it is not empty.
+    pub(super) fn filled(&self, name: &str) -> Option<&str> {
+        self.get(name).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// Who set it.
+    pub(super) fn origin(&self, name: &str) -> Option<Origin> {
+        self.0.get(name).map(|setting| setting.origin.clone())
+    }
+
+    /// Names and values.
+    pub(super) fn values(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
+    }
+}
+
+fn no_effect(origin: Option<Origin>, name: String, note: &str) -> Problem {
+    Problem { origin, name, message: format!("has no effect here: {note}") }
+}
+
+fn suggestion(name: &str) -> String {
+    nearest(ConfigKind::Broker, name).map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(text: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> (Settings, Findings) {
+        let mut findings = Findings::default();
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+        let settings = Settings::gather(text, owned(environment), &owned(flags), &mut findings);
+        findings.sort();
+        (settings, findings)
+    }
+
+    fn shown(problems: &[Problem]) -> Vec<String> {
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
+        let text = "log.segment.bytes=1048576\nnum.partitions=1\nnode.id=1\n";
+        let environment = [("OTTLA_LOG_SEGMENT_BYTES", "2097152"), ("OTTLA_NUM_PARTITIONS", "2")];
+        let (settings, findings) = gather(text, &environment, &[("num.partitions", "3")]);
+        assert_eq!(findings, Findings::default());
+        assert_eq!(settings.get("node.id"), Some("1"));
+        assert_eq!(settings.get("log.segment.bytes"), Some("2097152"));
+        assert_eq!(settings.get("num.partitions"), Some("3"));
+        assert_eq!(settings.origin("num.partitions"), Some(Origin::Flag));
+    }
+
+    #[test]
+    fn our_own_properties_need_no_second_prefix_in_the_environment() {
+        let (settings, _) =
+            gather("", &[("OTTLA_HTTP_LISTENER", "127.0.0.1:1"), ("OTTLA_LOG", "debug")], &[]);
+        assert_eq!(settings.get("ottla.http.listener"), Some("127.0.0.1:1"));
+        assert_eq!(settings.values().len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_name_is_a_problem_with_its_line_and_the_nearest_name() {
+        let (_, findings) =
+            gather("# a comment\nlog.segment.byte=1048576\n\nxyzzy=1\n", &[], &[("nod.id", "1")]);
+        assert_eq!(
+            shown(&findings.problems),
+            [
+                "line 2: log.segment.byte: no such property; did you mean log.segment.bytes?",
+                "line 4: xyzzy: no such property",
+                "--set: nod.id: no such property; did you mean node.id?",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_variable_is_only_a_warning() {
+        let (_, findings) = gather("", &[("OTTLA_SERVICE_HOST", "10.0.0.1")], &[]);
+        assert_eq!(findings.problems, []);
+        assert_eq!(findings.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_value_is_a_problem_that_tells_the_range() {
+        let (settings, findings) =
+            gather("log.segment.bytes=10\nauto.create.topics.enable=maybe\n", &[], &[]);
+        let problems = shown(&findings.problems);
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].starts_with("line 1: log.segment.bytes: Invalid value 10"), "{}", problems[0]);
+        assert!(problems[0].contains("1048576"), "{}", problems[0]);
+        assert!(problems[1].contains("either true or false"), "{}", problems[1]);
+        assert_eq!(settings.get("log.segment.bytes"), None);
+    }
+
+    #[test]
+    fn names_of_the_java_world_are_taken_with_a_warning_each() {
+        let (_, findings) = gather("zookeeper.connect=a:2181\nmetric.reporters=com.example.R\n", &[], &[]);
+        assert_eq!(findings.problems, []);
+        let warnings = shown(&findings.warnings);
+        assert_eq!(warnings.len(), 2);
+        assert!(
+            warnings[0].starts_with("line 1: zookeeper.connect: has no effect here: there is no ZooKeeper")
+        );
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_told() {
+        let (settings, findings) = gather("node.id=1\nnode.id=2\n", &[], &[]);
+        assert_eq!(settings.get("node.id"), Some("2"));
+        assert_eq!(
+            shown(&findings.warnings),
+            ["line 2: node.id: is given twice; this line counts, line 1 does not"]
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! A node's life.
+//!
+//! Order of a start: the ports of gRPC and HTTP first, since a taken port is the commonest fault and nothing has happened yet;
+//! then the controller and the gRPC server, for a broker registers through them; the broker last.
+//! Order of a stop: the broker, which needs the quorum to move its leaders; the controller, which hands its leadership over;
+//! gRPC and HTTP last.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use ottla_broker::Broker;
+use ottla_broker::admin::AdminService;
+use ottla_broker::controller_link::{ControllerClient, ImageHandle, follow_metadata};
+use ottla_broker::http::{self, NodeStatus};
+use ottla_controller::Controller;
+use ottla_log::directory::{self, DirectoryLock};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::options::{self, Shared};
+use crate::failure::Failure;
+use crate::node_config::{Address, NodeConfig};
+
+/// Calls that are under way when the node stops get so long.
+const GRPC_DRAIN: Duration = Duration::from_millis(500);
+/// Pings on idle gRPC connections: a peer that is gone without a word is noticed.
+const GRPC_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The gRPC and HTTP ports of a node, bound before anything else happens.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    grpc: Option<TcpListener>,
+    http: Option<TcpListener>,
+}
+
+impl Ports {
+    /// Binds what the configuration names. Errors name the property to change.
+    pub(crate) async fn bind(config: &NodeConfig) -> anyhow::Result<Self> {
+        let grpc = match &config.grpc {
+            Some(grpc) => Some(bind(&grpc.listener.address, &grpc.listener.name, "listeners").await?),
+            None => None,
+        };
+        let http = match &config.http {
+            Some(address) => Some(bind(address, "HTTP", "ottla.http.listener").await?),
+            None => None,
+        };
+        Ok(Self { grpc, http })
+    }
+}
+
+async fn bind(address: &Address, what: &str, property: &str) -> anyhow::Result<TcpListener> {
+    let host = if address.host.is_empty() { "0.0.0.0" } else { &address.host };
+    Ok(TcpListener::bind((host, address.port)).await.map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::new(format!("cannot listen on {address} for {what}: {why}"))
+            .hint(format!("change {what} in the property '{property}', or stop the other process"))
+    })?)
+}
+
+/// A running node.
+pub(crate) struct Node {
+    id: i32,
+    /// Addresses of the Kafka listeners.
+    pub(crate) kafka: Vec<String>,
+    /// Where gRPC is reached, if it is.
+    pub(crate) grpc: Option<String>,
+    /// The HTTP port, if there is one.
+    pub(crate) http: Option<String>,
+    controller: Option<Controller>,
+    broker: Option<Broker>,
+    health: Option<HealthReporter>,
+    /// Ends gRPC, HTTP and the following of metadata.
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    /// Held as long as the node runs: no other process may have the controller's directory.
+    _lock: Option<DirectoryLock>,
+}
+
+impl Node {
+    /// Starts all roles; returns when the broker is registered and takes connections.
+    pub(crate) async fn start(config: &NodeConfig, ports: Ports) -> anyhow::Result<Self> {
+        let shared = Shared {
+            controller: ControllerClient::new(config.controllers.iter().map(ToString::to_string).collect()),
+            image: ImageHandle::default(),
+            status: NodeStatus::new(),
+        };
+        let mut node = Self {
+            id: config.node_id,
+            kafka: Vec::new(),
+            grpc: None,
+            http: None,
+            controller: None,
+            broker: None,
+            health: None,
+            stop: CancellationToken::new(),
+            tasks: Vec::new(),
+            _lock: None,
+        };
+        let started = node.start_roles(config, ports, shared).await;
+        match started {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                // What has started stops in order, so that the next start finds nothing half done.
+                node.shut_down().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_roles(&mut self, config: &NodeConfig, ports: Ports, shared: Shared) -> anyhow::Result<()> {
+        if config.roles.broker {
+            shared.status.set("broker", Some("starting".into()));
+        }
+        if let Some(listener) = ports.http {
+            self.serve_http(listener, &shared)?;
+        }
+        let mut routes = Routes::default();
+        if config.roles.controller {
+            self._lock = Some(lock(config).await?);
+            let controller = Controller::start(options::controller(config)).await?;
+            routes = controller.routes();
+            self.controller = Some(controller);
+        }
+        let replicas = Arc::new(OnceLock::new());
+        if let Some(listener) = ports.grpc {
+            let admin = AdminService::new(
+                self.id,
+                shared.image.clone(),
+                shared.controller.clone(),
+                Arc::clone(&replicas),
+                Arc::clone(&config.properties),
+            );
+            self.serve_grpc(config, listener, routes, admin).await?;
+        }
+        if !config.roles.broker {
+            self.follow(&shared);
+            return Ok(());
+        }
+        let broker = Broker::start(options::broker(config, self.grpc.clone(), shared)).await?;
+        // Nobody else sets it.
+        drop(replicas.set(broker.replicas()));
+        let told = |name: &str, bound: &SocketAddr| {
+            let told = config.advertised.iter().find(|listener| listener.name == name);
+            let host = told.map_or_else(|| bound.ip().to_string(), |listener| listener.address.host.clone());
+            let port = told.map(|listener| listener.address.port).filter(|port| *port != 0);
+            Address { host, port: port.unwrap_or(bound.port()) }.to_string()
+        };
+        self.kafka = broker.addresses().iter().map(|(name, bound)| told(name, bound)).collect();
+        self.broker = Some(broker);
+        Ok(())
+    }
+
+    fn serve_http(&mut self, listener: TcpListener, shared: &Shared) -> anyhow::Result<()> {
+        self.http = Some(listener.local_addr()?.to_string());
+        let (status, stop) = (Arc::clone(&shared.status), self.stop.clone());
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, status, stop).await {
+                tracing::error!(%error, "the HTTP port ended");
+            }
+        }));
+        Ok(())
+    }
+
+    async fn serve_grpc(
+        &mut self,
+        config: &NodeConfig,
+        listener: TcpListener,
+        routes: Routes,
+        admin: AdminService,
+    ) -> anyhow::Result<()> {
+        let bound = listener.local_addr()?;
+        self.grpc = config.grpc.as_ref().map(|grpc| {
+            // A port that was left to the system is known only now.
+            let port = if grpc.endpoint.port == 0 { bound.port() } else { grpc.endpoint.port };
+            Address { port, ..grpc.endpoint.clone() }.to_string()
+        });
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(ottla_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .context("no gRPC reflection")?;
+        let router = Server::builder()
+            .http2_keepalive_interval(Some(GRPC_KEEP_ALIVE))
+            .add_routes(routes)
+            .add_service(admin.into_server())
+            .add_service(health)
+            .add_service(reflection);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stop = self.stop.clone();
+        self.tasks.push(tokio::spawn(async move {
+            let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+            let drained = async {
+                stop.cancelled().await;
+                tokio::time::sleep(GRPC_DRAIN).await;
+            };
+            tokio::select! {
+                served = serving => if let Err(error) = served {
+                    tracing::error!(%error, "the gRPC port ended");
+                },
+                () = drained => {}
+            }
+        }));
+        self.health = Some(reporter);
+        Ok(())
+    }
+
+    /// A node without a broker follows the metadata for its admin plane alone.
+    fn follow(&mut self, shared: &Shared) {
+        let (client, image) = (shared.controller.clone(), shared.image.clone());
+        let follow = follow_metadata(client, self.id, image, |_, _| {}, self.stop.clone());
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = follow.await {
+                tracing::error!(%error, "the metadata cannot be followed");
+            }
+        }));
+    }
+
+    /// Waits until the cluster lets the node serve.
+    pub(crate) async fn ready(&self) {
+        if let Some(broker) = &self.broker {
+            broker.unfenced().await;
+        }
+        if let Some(health) = &self.health {
+            health.set_service_status("", ServingStatus::Serving).await;
+        }
+    }
+
+    /// Ends when something happened that the node cannot go on after; says what.
+    pub(crate) async fn failed(&self) -> String {
+        let controller = async {
+            match &self.controller {
+                Some(controller) => controller.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let broker = async {
+            match &self.broker {
+                Some(broker) => broker.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = controller => reason,
+            reason = broker => reason,
+        }
+    }
+
+    /// Stops in order; leadership moves away first.
+    pub(crate) async fn shut_down(mut self) {
+        if let Some(health) = &self.health {
+            health.set_service_status("", ServingStatus::NotServing).await;
+        }
+        if let Some(broker) = self.broker.take() {
+            broker.shut_down().await;
+        }
+        if let Some(controller) = self.controller.take() {
+            controller.shut_down().await;
+        }
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            // A task that panicked has said so.
+            drop(task.await);
+        }
+        tracing::info!(node = self.id, "node stopped");
+    }
+}
+
+async fn lock(config: &NodeConfig) -> anyhow::Result<DirectoryLock> {
+    let path = config.metadata_dir.clone();
+    let locked = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        anyhow::Ok(directory::lock(&path)?)
+    });
+    locked.await.context("the start was interrupted")?
+}
