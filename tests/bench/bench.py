@@ -1,0 +1,172 @@
+"""Ottla beside Apache Kafka on this machine: the same workload on each in turn, and the ratio.
+
+    tests/bench/run [--nodes 1,3] [--rows NAME,…] [--megabytes 1000] [--rounds 3]
+
+Each row is measured on a fresh cluster of each product, in turn and several times; the table shows medians. CPU is user and
+system time of the server processes alone. The load comes from kcat (librdkafka) and, where every answer is awaited, from
+librdkafka's Python binding.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from plot import bars
+from servers import Cluster
+
+HERE = pathlib.Path(__file__).resolve().parent
+PARTITIONS = 6
+
+
+def create(cluster, topic, partitions=PARTITIONS, **configs):
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+    configs = {"min.insync.replicas": str(min(2, cluster.count)), **configs}
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            admin.create_topics([NewTopic(topic, partitions, cluster.count, config=configs)])[topic].result(30)
+            break
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    while True:
+        partitions_seen = admin.list_topics(topic, timeout=10).topics[topic].partitions
+        if len(partitions_seen) == partitions and all(p.leader >= 0 for p in partitions_seen.values()):
+            return topic
+        time.sleep(0.01)
+
+
+def lines_file(megabytes, length):
+    """A file of lines of so many bytes with little repetition; made once a run."""
+    path = pathlib.Path(tempfile.gettempdir()) / f"ottla-bench-{megabytes}-{length}.txt"
+    if not path.exists() or path.stat().st_size < megabytes * 1_000_000:
+        block = bytearray()
+        while len(block) < 4_000_000:
+            block += os.urandom(length // 2).hex().encode()[: length - 1].ljust(length - 1, b"x") + b"\n"
+        with path.open("wb") as out:
+            for _ in range(max(1, megabytes * 1_000_000 // len(block))):
+                out.write(block)
+    return path
+
+
+def kcat(cluster, *arguments, stdin=None):
+    command = ["kcat", "-b", cluster.bootstrap, "-q", *arguments]
+    done = subprocess.run(command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode()[-500:]}")
+
+
+def timed(cluster, work, byte_count):
+    cpu, began = cluster.cpu_seconds(), time.monotonic()
+    work()
+    seconds = time.monotonic() - began
+    return {"MB/s": byte_count / seconds / 1e6, "CPU-s/GB": (cluster.cpu_seconds() - cpu) / (byte_count / 1e9)}
+
+
+def throughput(cluster, options, record_bytes=1024):
+    """Produce, then consume what was produced."""
+    path = lines_file(options.megabytes, record_bytes)
+    size = path.stat().st_size
+    topic = create(cluster, "bench")
+    acks = "all" if cluster.count > 1 else "1"
+    settings = ["-X", f"acks={acks}", "-X", "linger.ms=5", "-X", "queue.buffering.max.messages=200000"]
+
+    def produce():
+        with path.open("rb") as lines:
+            kcat(cluster, "-P", "-t", topic, *settings, stdin=lines)
+
+    def consume():
+        kcat(cluster, "-C", "-t", topic, "-o", "beginning", "-e", "-X", "queued.max.messages.kbytes=65536")
+
+    out = {f"produce {record_bytes} B {name}": value for name, value in timed(cluster, produce, size).items()}
+    out |= {f"consume {record_bytes} B {name}": value for name, value in timed(cluster, consume, size).items()}
+    return out
+
+
+def latency(cluster, options):
+    """One record at a time, acks=all."""
+    topic = create(cluster, "latency", 1)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0})
+    samples = []
+    for number in range(options.records):
+        began = time.perf_counter()
+        producer.produce(topic, b"x" * 100)
+        producer.flush(30)
+        if number >= options.records // 10:
+            samples.append((time.perf_counter() - began) * 1e3)
+    samples.sort()
+    at = lambda share: samples[min(len(samples) - 1, int(len(samples) * share))]
+    return {"latency p50 ms": at(0.5), "latency p99 ms": at(0.99), "latency p99.9 ms": at(0.999)}
+
+
+def start(cluster, options):
+    """From an empty directory to the first acknowledged record; then at rest."""
+    # The cluster was started for this row: begin again on the same, now empty, ground.
+    cluster.__exit__()
+    cluster.__init__(cluster.product, cluster.count, cluster.binary, **cluster.properties)
+    cluster.__enter__()
+    began = time.monotonic() - cluster.start_seconds
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "log_level": 0, "linger.ms": 0,
+                         "topic.metadata.refresh.interval.ms": 100, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10})
+    create(cluster, "first", 1)
+    producer.produce("first", b"x")
+    assert producer.flush(60) == 0
+    first = time.monotonic() - began
+    time.sleep(5)
+    cpu = cluster.cpu_seconds()
+    time.sleep(10)
+    return {"first acknowledged record s": first, "idle CPU %": (cluster.cpu_seconds() - cpu) * 10, "idle memory MiB a node": cluster.resident_mib() / cluster.count}
+
+
+ROWS = {"start": start, "throughput": throughput, "latency": latency}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", default="1,3")
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ottla", default=str(HERE.parent.parent / "target/release/ottla"))
+    parser.add_argument("--out", default=".", help="where results.json, results.md and results.svg go")
+    options = parser.parse_args()
+    measured = {}
+    for nodes in map(int, options.nodes.split(",")):
+        for row in options.rows.split(","):
+            for turn in range(options.rounds):
+                for product in ("ottla", "kafka"):
+                    with Cluster(product, nodes, options.ottla) as cluster:
+                        for name, value in ROWS[row](cluster, options).items():
+                            measured.setdefault((nodes, name), {}).setdefault(product, []).append(value)
+                    print(f"{nodes} node(s), {row}, round {turn + 1}, {product}: done", file=sys.stderr)
+    report(measured, pathlib.Path(options.out))
+
+
+def report(measured, out):
+    table = ["| nodes | what | Ottla | Kafka | Ottla / Kafka |", "|---|---|---|---|---|"]
+    ratios = []
+    for (nodes, name), values in measured.items():
+        ours, theirs = statistics.median(values["ottla"]), statistics.median(values["kafka"])
+        ratio = ours / theirs if theirs else float("nan")
+        ratios.append((f"{nodes}: {name}", ratio))
+        table.append(f"| {nodes} | {name} | {ours:.3g} | {theirs:.3g} | {ratio:.2f} |")
+    text = "\n".join(table) + "\n"
+    print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.md").write_text(text)
+    (out / "results.json").write_text(json.dumps([{"nodes": n, "what": w, **v} for (n, w), v in measured.items()], indent=1))
+    (out / "results.svg").write_text(bars(ratios))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""kafka-python, a client written in Python alone."""
+import time
+
+import kafka
+
+from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, data, text
+
+NAME = "kafka-python"
+COMPRESSIONS = ALL_COMPRESSIONS
+READS = ALL_COMPRESSIONS
+
+
+def produce(bootstrap, topic, records, compression, idempotent=False):
+    producer = kafka.KafkaProducer(
+        bootstrap_servers=bootstrap.split(","),
+        compression_type=None if compression == "none" else compression,
+        acks="all",
+        enable_idempotence=idempotent,
+        linger_ms=5,
+    )
+    try:
+        sent = [
+            producer.send(
+                topic,
+                value=data(record.value),
+                key=data(record.key),
+                headers=[(name, data(value)) for name, value in record.headers],
+                partition=0,
+            )
+            for record in records
+        ]
+        producer.flush(timeout=CALL_SECONDS_MAX)
+        for future in sent:
+            future.get(timeout=5)
+    except kafka.errors.KafkaError as error:
+        raise ClientError(f"kafka-python: {error!r}") from error
+    finally:
+        producer.close(timeout=5)
+
+
+def consume(bootstrap, topic, count):
+    consumer = _consumer(bootstrap, None)
+    try:
+        partition = kafka.TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        return _read(consumer, count)
+    finally:
+        consumer.close(autocommit=False)
+
+
+def consume_group(bootstrap, topic, group, count):
+    consumer = _consumer(bootstrap, group)
+    try:
+        consumer.subscribe([topic])
+        records = _read(consumer, count)
+        # position is behind the last record that poll returned, and _read takes no more than it returns
+        consumer.commit()
+        return records
+    finally:
+        consumer.close(autocommit=False)
+
+
+def _consumer(bootstrap, group):
+    return kafka.KafkaConsumer(
+        bootstrap_servers=bootstrap.split(","),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        check_crcs=True,
+    )
+
+
+def _read(consumer, count):
+    records = []
+    deadline = time.monotonic() + CALL_SECONDS_MAX
+    while len(records) < count:
+        if time.monotonic() > deadline:
+            raise ClientError(f"kafka-python read {len(records)} of {count} records in {CALL_SECONDS_MAX} s")
+        for batch in consumer.poll(timeout_ms=200, max_records=count - len(records)).values():
+            records += [_record(record) for record in batch]
+    return records
+
+
+def _record(record):
+    return Record(text(record.key), text(record.value), tuple((name, text(value)) for name, value in record.headers))

@@ -1,0 +1,186 @@
+//! Some nodes that form one cluster.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::command::{Output, ottla};
+use crate::node::Node;
+
+/// A cluster may take this long to be whole.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Nodes 1 to n, each broker and controller, under one temporary directory.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes, by id - 1.
+    pub nodes: Vec<Node>,
+    // After the nodes: their processes end before the directory goes.
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Starts `count` nodes with `extra` properties and waits until all serve.
+    pub fn start(count: usize, extra: &[(&str, &str)]) -> Result<Self> {
+        let mut cluster = Self::prepare(count, extra)?;
+        for node in &mut cluster.nodes {
+            node.start()?;
+        }
+        cluster.await_brokers(count)?;
+        Ok(cluster)
+    }
+
+    /// As [`Self::start`], but starts nothing.
+    pub fn prepare(count: usize, extra: &[(&str, &str)]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("ottla-test-").tempdir()?;
+        let ports = free_ports(3 * count)?;
+        let mut nodes = Vec::new();
+        for (id, ports) in (1..).zip(ports.chunks_exact(3)) {
+            let path = directory.path().join(format!("node-{id}"));
+            nodes.push(Node::new(id, [ports[0], ports[1], ports[2]], path)?);
+        }
+        let cluster = Self { nodes, directory };
+        for node in &cluster.nodes {
+            node.write_properties(&cluster.properties(node, extra))?;
+        }
+        Ok(cluster)
+    }
+
+    fn properties(&self, node: &Node, extra: &[(&str, &str)]) -> Vec<(String, String)> {
+        let voters: Vec<String> =
+            self.nodes.iter().map(|node| format!("{}@{}", node.id, node.grpc())).collect();
+        let replicas = self.nodes.len().min(3).to_string();
+        let id = node.id;
+        let mut properties: Vec<(String, String)> = [
+            ("process.roles", "broker,controller".to_owned()),
+            ("node.id", id.to_string()),
+            ("controller.quorum.voters", voters.join(",")),
+            ("listeners", format!("PLAINTEXT://{},CONTROLLER://{}", node.kafka(), node.grpc())),
+            ("controller.listener.names", "CONTROLLER".into()),
+            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".into()),
+            ("log.dirs", node.data_directory().display().to_string()),
+            ("broker.rack", format!("rack{id}")),
+            ("offsets.topic.num.partitions", "3".into()),
+            ("offsets.topic.replication.factor", replicas.clone()),
+            ("group.initial.rebalance.delay.ms", "0".into()),
+            ("ottla.http.listener", format!("127.0.0.1:{}", node.http_port)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        properties.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        properties
+    }
+
+    /// Where the nodes' directories are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// The node with this id.
+    pub fn node(&mut self, id: i32) -> Result<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.id == id).with_context(|| format!("no node {id}"))
+    }
+
+    /// The gRPC addresses of all nodes, for `--server`.
+    pub fn server(&self) -> String {
+        self.nodes.iter().map(Node::grpc).collect::<Vec<_>>().join(",")
+    }
+
+    /// The Kafka addresses of all nodes.
+    pub fn bootstrap(&self) -> String {
+        self.nodes.iter().map(Node::kafka).collect::<Vec<_>>().join(",")
+    }
+
+    /// Runs `ottla` against this cluster.
+    pub fn ottla(&self, arguments: &[&str]) -> Result<Output> {
+        self.ottla_with_input(arguments, b"")
+    }
+
+    /// Runs `ottla` against this cluster with something on its standard input.
+    pub fn ottla_with_input(&self, arguments: &[&str], input: &[u8]) -> Result<Output> {
+        let server = self.server();
+        let mut all = vec!["--server", &server];
+        all.extend_from_slice(arguments);
+        ottla(&all, input)
+    }
+
+    /// Waits until so many brokers serve.
+    pub fn await_brokers(&mut self, count: usize) -> Result<()> {
+        let count = count.to_string();
+        let seconds = format!("{}s", START_TIMEOUT.as_secs());
+        let awaited = self.ottla(&["--timeout", &seconds, "cluster", "await", "--brokers", &count])?;
+        if awaited.code == Some(0) {
+            return Ok(());
+        }
+        let logs: Vec<String> =
+            self.nodes.iter().map(|node| format!("--- node {}\n{}", node.id, node.log())).collect();
+        bail!("no {count} brokers: {}\n{}", awaited.stderr, logs.join("\n"))
+    }
+
+    /// Creates a topic.
+    pub fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        replication_factor: u32,
+        configs: &[&str],
+    ) -> Result<()> {
+        let (partitions, replication_factor) = (partitions.to_string(), replication_factor.to_string());
+        let mut arguments = vec![
+            "topic",
+            "create",
+            name,
+            "--partitions",
+            &partitions,
+            "--replication-factor",
+            &replication_factor,
+        ];
+        for config in configs {
+            arguments.extend(["--config", config]);
+        }
+        self.ottla(&arguments)?.ok().map(drop)
+    }
+
+    /// One partition of a topic, as `topic describe` shows it.
+    pub fn partition(&self, topic: &str, partition: usize) -> Result<Value> {
+        let described = self.ottla(&["--output", "json", "topic", "describe", topic])?.ok()?.json()?;
+        let found = described["topics"][0]["partitions"][partition].clone();
+        if found.is_null() {
+            bail!("no partition {partition} in {described}");
+        }
+        Ok(found)
+    }
+
+    /// The leader of a partition.
+    pub fn leader(&self, topic: &str, partition: usize) -> Result<i32> {
+        let leader = self.partition(topic, partition)?["leader"].as_i64().context("no leader field")?;
+        Ok(i32::try_from(leader)?)
+    }
+}
+
+/// Tries `check` until it holds; its last failure is shown.
+pub fn eventually<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let outcome = check();
+        if let Ok(Some(value)) = outcome {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            return Err(outcome.err().unwrap_or_else(|| anyhow::anyhow!("it did not come about")))
+                .with_context(|| format!("not within {limit:?}: {what}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ports that are free now; the sockets are held until all are chosen.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let sockets: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+    sockets.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+}
