@@ -374,7 +374,7 @@ impl Start<'_> {
         let (want_shut_down, shut_down) = watch::channel(false);
         let (may_stop_sender, may_stop) = watch::channel(false);
         let (fenced_sender, fenced) = watch::channel(true);
-        let (_ready, ready) = watch::channel(true);
+        let (ready_sender, ready) = watch::channel(true);
         let lease_regained = Arc::new(Notify::new());
         let metadata_index = Arc::new(AtomicI64::new(-1));
         let mut signals = SessionSignals {
@@ -396,7 +396,8 @@ impl Start<'_> {
                 broker_epoch: epoch,
                 heartbeat_interval: context.options.heartbeat_interval,
             };
-            let _ready = _ready;
+            // Held as long as the session: a broker that has come this far can serve.
+            let _held = ready_sender;
             loop {
                 let end;
                 (end, signals) = run_session(&context.controller, &options, signals, stop.clone()).await;
@@ -410,7 +411,7 @@ impl Start<'_> {
                         context.grant.lose_lease();
                         signals.fenced.send_replace(true);
                         let mut request = registration.clone();
-                        request.cluster_id = context.image.current().cluster_id().to_owned();
+                        context.image.current().cluster_id().clone_into(&mut request.cluster_id);
                         let registered = tokio::select! {
                             registered = register(&context, &request) => registered,
                             () = stop.cancelled() => return,

@@ -53,7 +53,7 @@ pub(crate) struct BrokerContext {
 
 impl BrokerContext {
     /// Milliseconds since 1970.
-    pub(crate) fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms() -> i64 {
         Clock::wall_ms()
     }
 
@@ -68,7 +68,7 @@ impl BrokerContext {
     }
 
     /// Every broker that is alive, as clients of a listener reach it.
-    pub(crate) fn nodes(&self, image: &MetadataImage, listener: &str) -> Vec<NodeAddress> {
+    pub(crate) fn nodes(image: &MetadataImage, listener: &str) -> Vec<NodeAddress> {
         image
             .brokers()
             .filter(|broker| !broker.fenced)
@@ -83,7 +83,7 @@ impl BrokerContext {
     }
 
     /// Every broker that is registered but fenced.
-    pub(crate) fn fenced_nodes(&self, image: &MetadataImage, listener: &str) -> Vec<NodeAddress> {
+    pub(crate) fn fenced_nodes(image: &MetadataImage, listener: &str) -> Vec<NodeAddress> {
         image
             .brokers()
             .filter(|broker| broker.fenced)

@@ -8,7 +8,7 @@ use crate::controller_link::{ControllerClient, LinkError};
 
 /// Why no producer id could be had.
 #[derive(Debug, thiserror::Error)]
-pub enum ProducerIdError {
+pub(crate) enum ProducerIdError {
     /// The controller did not answer.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -25,7 +25,7 @@ struct Block {
 }
 
 /// A broker's supply of producer ids.
-pub struct ProducerIds {
+pub(crate) struct ProducerIds {
     block: Mutex<Block>,
     /// One request to the controller at a time; the others wait and find the new block.
     refill: AsyncMutex<()>,
@@ -35,12 +35,12 @@ pub struct ProducerIds {
 
 impl ProducerIds {
     /// An empty supply: the first id asks for the first block.
-    pub fn new(controller: ControllerClient, broker_id: i32) -> Self {
+    pub(crate) fn new(controller: ControllerClient, broker_id: i32) -> Self {
         Self { block: Mutex::default(), refill: AsyncMutex::new(()), controller, broker_id }
     }
 
     /// A producer id that nobody has had. `broker_epoch` is this broker's current one.
-    pub async fn next(&self, broker_epoch: i64) -> Result<i64, ProducerIdError> {
+    pub(crate) async fn next(&self, broker_epoch: i64) -> Result<i64, ProducerIdError> {
         loop {
             if let Some(id) = self.take() {
                 return Ok(id);

@@ -70,7 +70,7 @@ impl Log {
                     next_offset_max: offset,
                 });
             }
-            let found = self.locate(segment, offset)?;
+            let found = segment.find(offset)?;
             let Some((header, position)) = found.filter(|(header, _)| header.base_offset < until) else {
                 // Compaction, or the end of a segment: the next one goes on.
                 at += 1;
@@ -108,7 +108,7 @@ impl Log {
         let (readable_end, readable_next) = if until >= segment_end {
             (segment.size(), segment_end)
         } else {
-            self.locate(segment, until)?
+            segment.find(until)?
                 .map_or((segment.size(), segment_end), |(header, at)| (at, header.base_offset))
         };
         if readable_end - position <= bytes_max as u64 {
@@ -122,11 +122,6 @@ impl Log {
             return Ok((position + first.total_length() as u64, first.next_offset()));
         }
         Ok((position, first.base_offset))
-    }
-
-    /// The batch of a segment that holds an offset, or the next one in it.
-    fn locate(&self, segment: &Segment, offset: i64) -> Result<Option<(BatchHeader, u64)>, LogError> {
-        segment.find(offset)
     }
 
     /// Index of the segment that would hold an offset.

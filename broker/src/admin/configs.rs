@@ -100,7 +100,7 @@ impl AdminService {
             .into_iter()
             .filter(wanted)
             .map(|config| proto::Config {
-                name: config.name.to_string(),
+                name: config.name.clone(),
                 value: config.value,
                 source: source_name(config.source).to_owned(),
                 read_only: config.read_only,

@@ -41,7 +41,6 @@ pub(super) fn handle(
             name: feature.name.into(),
             min_version: feature.level_min,
             max_version: feature.level_max,
-            ..Default::default()
         })
         .collect();
     response.finalized_features_epoch = image.index().0.max(0);
@@ -51,7 +50,6 @@ pub(super) fn handle(
             name: Text::from(name),
             max_version_level: level,
             min_version_level: level,
-            ..Default::default()
         })
         .collect();
     call.ready(&response)
@@ -75,7 +73,6 @@ fn served(_version: i16) -> Vec<Entry> {
             api_key: key.code(),
             min_version: key.advertised_min(),
             max_version: *key.versions().end(),
-            ..Default::default()
         })
         .collect()
 }

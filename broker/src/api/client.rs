@@ -8,7 +8,6 @@ use ottla_wire::text::Text;
 /// The client at the other end of one connection.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) peer: SocketAddr,
     /// Its address as groups and logs show it.
     pub(crate) host: Arc<str>,
     pub(crate) listener: Arc<str>,
@@ -19,6 +18,6 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(peer: SocketAddr, listener: Arc<str>) -> Self {
         let host = peer.ip().to_canonical().to_string().into();
-        Self { peer, host, listener, software: None }
+        Self { host, listener, software: None }
     }
 }

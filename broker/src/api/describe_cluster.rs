@@ -6,6 +6,7 @@ use ottla_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use ottla_wire::text::Text;
 
 use super::{Answer, Call, Client, Dispatcher};
+use crate::context::BrokerContext;
 
 /// The only endpoints that this listener tells of: brokers.
 const BROKERS: i8 = 1;
@@ -32,7 +33,7 @@ pub(super) fn handle(
         });
     }
     let image = context.image.current();
-    let nodes = context.nodes(&image, &call.listener);
+    let nodes = BrokerContext::nodes(&image, &call.listener);
     let mut brokers: Vec<Broker> = nodes
         .iter()
         .map(|node| Broker {
@@ -44,7 +45,7 @@ pub(super) fn handle(
         })
         .collect();
     if request.include_fenced_brokers {
-        brokers.extend(context.fenced_nodes(&image, &call.listener).into_iter().map(|node| Broker {
+        brokers.extend(BrokerContext::fenced_nodes(&image, &call.listener).into_iter().map(|node| Broker {
             broker_id: node.id,
             host: node.host,
             port: node.port,

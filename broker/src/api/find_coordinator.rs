@@ -42,7 +42,7 @@ pub(super) fn handle(
                     }
                 }
                 Err((code, message)) => {
-                    tracing::info!(?code, message, "the offsets topic could not be created")
+                    tracing::info!(?code, message, "the offsets topic could not be created");
                 }
             }
             answer(&context, &at, &request)

@@ -93,14 +93,14 @@ fn answer(
     call: &Call,
     request: &MetadataRequest,
 ) -> MetadataResponse {
-    let nodes = context.nodes(image, &call.listener);
+    let nodes = BrokerContext::nodes(image, &call.listener);
     let all = match &request.topics {
         None => true,
         Some(topics) => topics.is_empty() && call.version < NULL_IS_ALL_FROM,
     };
     let describe = |topic: &TopicImage| describe(image, &nodes, topic);
     let topics = if all {
-        image.topics().map(|topic| describe(topic)).collect()
+        image.topics().map(&describe).collect()
     } else {
         request
             .topics
@@ -108,7 +108,7 @@ fn answer(
             .flatten()
             .map(|asked| match &asked.name {
                 Some(name) => {
-                    image.topic_by_name(name).map_or_else(|| unknown(name), |topic| describe(topic))
+                    image.topic_by_name(name).map_or_else(|| unknown(name), &describe)
                 }
                 None => image.topic_by_id(asked.topic_id.into()).map_or_else(
                     || Topic {
@@ -116,7 +116,7 @@ fn answer(
                         topic_id: asked.topic_id,
                         ..Default::default()
                     },
-                    |topic| describe(topic),
+                    &describe,
                 ),
             })
             .collect()

@@ -153,7 +153,7 @@ impl Append<'_> {
             return self.refused(index, ProduceRefusal::from(ErrorCode::InvalidRecord));
         };
         let length = records.len() as u64;
-        match replica.append_of_version(records, self.acks, self.version, self.context.now_ms()) {
+        match replica.append_of_version(records, self.acks, self.version, BrokerContext::now_ms()) {
             Ok(appended) => {
                 self.context.metrics.produced_bytes.inc_by(length);
                 if self.acks == -1 {

@@ -71,7 +71,7 @@ pub async fn follow_metadata(
             Ok(Err(error)) => return Err(error.into()),
             Ok(Ok(())) => tracing::debug!(endpoint, "the metadata stream ended; asking another controller"),
             Err(status) => {
-                tracing::debug!(endpoint, error = status.message(), "no metadata from this controller")
+                tracing::debug!(endpoint, error = status.message(), "no metadata from this controller");
             }
         }
         tokio::select! {

@@ -134,8 +134,8 @@ impl GroupService {
             Err(error) => return command.refusal(error),
         };
         match shard.submit(command) {
-            Ok(reply) => reply.await.unwrap_or_else(|closed| closed.into_refusal()),
-            Err(reply) => reply,
+            Ok(reply) => reply.await.unwrap_or_else(shard::Closed::into_refusal),
+            Err(reply) => *reply,
         }
     }
 
@@ -143,12 +143,12 @@ impl GroupService {
     pub fn begin(&self, command: Command) -> impl Future<Output = Reply> + Send + use<> {
         let begun = match self.shard_of(command.group_id()) {
             Ok(shard) => shard.submit(command),
-            Err(error) => Err(command.refusal(error)),
+            Err(error) => Err(Box::new(command.refusal(error))),
         };
         async move {
             match begun {
-                Ok(reply) => reply.await.unwrap_or_else(|closed| closed.into_refusal()),
-                Err(reply) => reply,
+                Ok(reply) => reply.await.unwrap_or_else(shard::Closed::into_refusal),
+                Err(reply) => *reply,
             }
         }
     }

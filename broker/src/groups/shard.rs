@@ -121,10 +121,10 @@ impl Shard {
     }
 
     /// Carries a command out; its reply now (refused) or later.
-    pub(super) fn submit(&self, command: Command) -> Result<PendingReply, Reply> {
+    pub(super) fn submit(&self, command: Command) -> Result<PendingReply, Box<Reply>> {
         let mut state = self.state.lock();
         if let Err(error) = state.check() {
-            return Err(command.refusal(error));
+            return Err(Box::new(command.refusal(error)));
         }
         let token = RequestToken(state.next_token);
         state.next_token += 1;

@@ -50,7 +50,7 @@ impl NodeStatus {
 
     fn explain(&self) -> String {
         let parts = self.not_ready.read();
-        parts.iter().map(|(part, why)| format!("{part}: {why}\n")).collect()
+        parts.iter().fold(String::new(), |text, (part, why)| text + part + ": " + why + "\n")
     }
 
     fn metrics(&self) -> String {

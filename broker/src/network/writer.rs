@@ -50,7 +50,7 @@ impl Outbox {
     /// Queues an answer.
     pub(crate) fn push(&mut self, response: Response) {
         let Response { segments, files } = response;
-        for segment in segments.into_iter() {
+        for segment in segments {
             match segment {
                 Segment::Bytes(bytes) if bytes.is_empty() => {}
                 Segment::Bytes(bytes) => {

@@ -1,0 +1,31 @@
+//! DeleteGroups 0-2: groups without members, with their offsets.
+
+use std::sync::Arc;
+
+use ottla_coordinator::group::{Command, Reply};
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::delete_groups_response::Result as Deleted;
+use ottla_wire::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
+
+use super::{Answer, Call, Client, Dispatcher};
+
+pub(super) fn handle(
+    dispatcher: &Dispatcher,
+    _: &mut Client,
+    call: Call,
+    request: DeleteGroupsRequest,
+) -> Answer {
+    let context = Arc::clone(&dispatcher.context);
+    call.exclusive(async move {
+        let mut results = Vec::with_capacity(request.groups_names.len());
+        for group_id in request.groups_names {
+            let reply = context.groups.submit(Command::DeleteGroup { group_id: group_id.clone() }).await;
+            let error = match reply {
+                Reply::DeleteGroup(error) => error,
+                _ => ErrorCode::UnknownServerError,
+            };
+            results.push(Deleted { group_id, error_code: error.code() });
+        }
+        DeleteGroupsResponse { results, ..Default::default() }
+    })
+}
