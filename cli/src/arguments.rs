@@ -92,6 +92,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(config::Config),
     /// What is on disk
+    #[command(subcommand)]
     Log(log::Log),
     /// Print a completion script for a shell
     Completion(completion::Completion),

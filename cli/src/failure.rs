@@ -108,7 +108,7 @@ fn lines(message: &str, hint: Option<&str>) -> String {
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut text = format!("error: {}\n", flat(message));
     if let Some(hint) = hint {
-        text.push_str(&format!("hint: {}\n", flat(hint)));
+        text.extend([format!("hint: {}\n", flat(hint))]);
     }
     text
 }

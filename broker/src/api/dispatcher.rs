@@ -54,6 +54,7 @@ routes! {
     ApiVersions => api_versions(ApiVersionsRequest),
     CreateTopics => create_topics(CreateTopicsRequest),
     DeleteTopics => delete_topics(DeleteTopicsRequest),
+    DeleteRecords => delete_records(DeleteRecordsRequest),
     InitProducerId => init_producer_id(InitProducerIdRequest),
     OffsetForLeaderEpoch => offset_for_leader_epoch(OffsetForLeaderEpochRequest),
     DescribeConfigs => describe_configs(DescribeConfigsRequest),

@@ -30,12 +30,12 @@ pub(super) fn handle(
     let topics = request
         .topics
         .into_iter()
-        .map(|topic| list(&dispatcher.context, topic, isolation, is_consumer))
+        .map(|topic| list(&dispatcher.context, call.version, topic, isolation, is_consumer))
         .collect();
     call.ready(&ListOffsetsResponse { topics, ..Default::default() })
 }
 
-fn list(context: &BrokerContext, topic: Asked, isolation: Isolation, is_consumer: bool) -> Topic {
+fn list(context: &BrokerContext, version: i16, topic: Asked, isolation: Isolation, is_consumer: bool) -> Topic {
     let replicas = context.replicas.topic_by_name(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition);
     let partitions = topic
         .partitions
@@ -50,7 +50,7 @@ fn list(context: &BrokerContext, topic: Asked, isolation: Isolation, is_consumer
                     .as_ref()
                     .map_err(|code| *code)
                     .and_then(|topic| topic.partition(asked.partition_index))
-                    .and_then(|partition| match query(asked.timestamp)? {
+                    .and_then(|partition| match query(asked.timestamp, version)? {
                         Some(query) => partition.list_offset(
                             query,
                             is_consumer.then_some(isolation),
@@ -79,7 +79,17 @@ fn list(context: &BrokerContext, topic: Asked, isolation: Isolation, is_consumer
 }
 
 /// What a time stamp asks for; `None`: something of which there is none.
-fn query(timestamp: i64) -> Result<Option<OffsetQuery>, ErrorCode> {
+fn query(timestamp: i64, version: i16) -> Result<Option<OffsetQuery>, ErrorCode> {
+    let since = match timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => 0,
+    };
+    if version < since {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     Ok(Some(match timestamp {
         LATEST => OffsetQuery::Latest,
         EARLIEST | EARLIEST_LOCAL => OffsetQuery::Earliest,

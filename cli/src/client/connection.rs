@@ -60,7 +60,6 @@ impl Connection {
         let request = ApiVersionsRequest {
             client_software_name: Text::from_static("ottla"),
             client_software_version: Text::from_static(env!("CARGO_PKG_VERSION")),
-            ..ApiVersionsRequest::default()
         };
         let body = self.round_trip(ApiKey::ApiVersions, 3, &request, self.timeout).await?;
         let unsupported = ErrorCode::UnsupportedVersion.code().to_be_bytes();

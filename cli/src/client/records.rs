@@ -54,10 +54,9 @@ impl NewRecord {
                 "value" => record.value = field(&value)?,
                 "headers" => record.headers = headers(&value)?,
                 "partition" => {
-                    record.partition = whole(&name, &value)?
-                        .map(i32::try_from)
-                        .transpose()
-                        .map_err(|_| "partition is too large")?
+                    let number = whole(&name, &value)?;
+                    record.partition =
+                        number.map(i32::try_from).transpose().map_err(|_| "partition is too large")?;
                 }
                 "timestamp_ms" => record.timestamp_ms = whole(&name, &value)?,
                 "topic" | "offset" => {}

@@ -220,7 +220,7 @@ fn status_text(document: &StatusDocument) -> String {
         if !partitions.is_empty() {
             let names: Vec<_> =
                 partitions.iter().map(|one| format!("{}:{}", one.topic, one.partition)).collect();
-            text.push_str(&format!("\n{what}: {}\n", names.join(" ")));
+            text.extend([format!("\n{what}: {}\n", names.join(" "))]);
         }
     }
     text

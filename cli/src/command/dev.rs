@@ -121,6 +121,7 @@ impl Dev {
         let mut configs = Vec::new();
         for (id, [kafka, grpc, http]) in (1..=self.nodes).zip(ports) {
             let roles = if id <= controllers { "broker,controller" } else { "broker" };
+            // All nodes stop together: nobody would be left to take leadership over.
             let text = format!(
                 "process.roles={roles}\nnode.id={id}\ncontroller.quorum.voters={}\n\
                  listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{grpc}\n\
@@ -128,7 +129,8 @@ impl Dev {
                  listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
                  log.dirs={}\nbroker.rack=rack{id}\nottla.http.listener=127.0.0.1:{http}\n\
                  default.replication.factor={replicas}\nmin.insync.replicas={}\n\
-                 offsets.topic.replication.factor={replicas}\ngroup.initial.rebalance.delay.ms=0\n",
+                 offsets.topic.replication.factor={replicas}\ngroup.initial.rebalance.delay.ms=0\n\
+                 controlled.shutdown.enable=false\n",
                 voters.join(","),
                 data.join(format!("node-{id}")).display(),
                 if replicas == 3 { 2 } else { 1 },

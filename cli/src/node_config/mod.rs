@@ -71,8 +71,11 @@ pub(crate) struct NodeConfig {
 /// Directory under `metadata.log.dir` that a controller keeps: no topic can have its name, so it may lie beside partitions.
 const METADATA_DIRECTORY: &str = "__cluster_metadata";
 
+/// A property, whether a value of it wants something, and what to do instead.
+type NotThereYet = (&'static str, fn(&str) -> bool, &'static str);
+
 /// What would be taken and not done. A node that looks protected and is not would be worse than none.
-const NOT_THERE_YET: [(&str, fn(&str) -> bool, &str); 2] = [
+const NOT_THERE_YET: [NotThereYet; 2] = [
     (
         "authorizer.class.name",
         |value| !value.is_empty(),
@@ -194,7 +197,7 @@ fn http(settings: &Settings, findings: &mut Findings) -> Option<Address> {
     }
     Address::parse(text)
         .map_err(|message| {
-            findings.problem(settings, NAME, format!("{message}; empty turns the HTTP port off"))
+            findings.problem(settings, NAME, format!("{message}; empty turns the HTTP port off"));
         })
         .ok()
 }

@@ -87,7 +87,17 @@ pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    lines(table.lines().map(|line| line.trim_end().to_owned()))
+}
+
+/// Each with its end.
+pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Names in front, values behind, for one thing.

@@ -84,7 +84,7 @@ pub(crate) struct Node {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     /// Held as long as the node runs: no other process may have the controller's directory.
-    _lock: Option<DirectoryLock>,
+    lock: Option<DirectoryLock>,
 }
 
 impl Node {
@@ -105,7 +105,7 @@ impl Node {
             health: None,
             stop: CancellationToken::new(),
             tasks: Vec::new(),
-            _lock: None,
+            lock: None,
         };
         let started = node.start_roles(config, ports, shared).await;
         match started {
@@ -127,7 +127,7 @@ impl Node {
         }
         let mut routes = Routes::default();
         if config.roles.controller {
-            self._lock = Some(lock(config).await?);
+            self.lock = Some(lock(config).await?);
             let controller = Controller::start(options::controller(config)).await?;
             routes = controller.routes();
             self.controller = Some(controller);
@@ -274,6 +274,7 @@ impl Node {
             // A task that panicked has said so.
             drop(task.await);
         }
+        drop(self.lock.take());
         tracing::info!(node = self.id, "node stopped");
     }
 }

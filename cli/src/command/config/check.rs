@@ -75,9 +75,9 @@ fn text_of(document: &Document) -> String {
     let mut text: String = document.problems.iter().map(|one| entry("", one)).collect();
     text.extend(document.warnings.iter().map(|one| entry("warning: ", one)));
     if document.valid {
-        text.push_str(&format!("{file} is valid\n"));
+        text.extend([format!("{file} is valid\n")]);
     } else {
-        text.push_str(&format!("{}\n", counted(document.problems.len(), "problem")));
+        text.extend([format!("{}\n", counted(document.problems.len(), "problem"))]);
     }
     text
 }

@@ -154,10 +154,10 @@ fn markdown(document: &Document) -> String {
             continue;
         }
         let rule = if text.is_empty() { "" } else { "\n" };
-        text.push_str(&format!("{rule}## {heading}\n\n"));
+        text.extend([format!("{rule}## {heading}\n\n")]);
         text.push_str("| Property | Type | Default | Allowed | Since | Dynamic | Meaning |\n|---|---|---|---|---|---|---|\n");
         for property in of_kind {
-            text.push_str(&format!(
+            text.extend([format!(
                 "| `{}` | {} | {} | {} | {} | {} | {} |\n",
                 property.name,
                 property.kind,
@@ -166,7 +166,7 @@ fn markdown(document: &Document) -> String {
                 property.since,
                 property.dynamic,
                 cell(property.documentation)
-            ));
+            )]);
         }
     }
     text

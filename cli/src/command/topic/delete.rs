@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::refusal;
 use crate::admin::Admin;
 use crate::failure::{Failure, Failures};
+use crate::output;
 use crate::profile::Session;
 
 /// The arguments.
@@ -28,10 +29,12 @@ struct Document {
 }
 
 impl Delete {
+    /// Before anything is asked of a cluster.
+    pub(super) fn confirm(&self) -> anyhow::Result<()> {
+        if self.yes { Ok(()) } else { confirm(&format!("delete {} and all records?", self.names.join(", "))) }
+    }
+
     pub(super) async fn run(&self, session: &Session, mut admin: Admin) -> anyhow::Result<()> {
-        if !self.yes {
-            confirm(&format!("delete {} and all records?", self.names.join(", ")))?;
-        }
         let results = admin.delete_topics(self.names.clone()).await?;
         let failures = results
             .iter()
@@ -42,7 +45,7 @@ impl Delete {
             results.into_iter().filter(|result| result.error_code == 0).map(|result| result.name).collect();
         if !deleted.is_empty() {
             let sentence = |document: &Document| {
-                document.deleted.iter().map(|name| format!("deleted {name}\n")).collect()
+                output::lines(document.deleted.iter().map(|name| format!("deleted {name}")))
             };
             session.output.done(&Document { deleted }, sentence)?;
         }

@@ -30,6 +30,9 @@ pub(crate) enum Topic {
 
 impl Topic {
     pub(crate) async fn run(&self, session: &Session) -> anyhow::Result<()> {
+        if let Self::Delete(delete) = self {
+            delete.confirm()?;
+        }
         let admin = Admin::connect(session).await?;
         match self {
             Self::Create(create) => create.run(session, admin).await,
