@@ -108,7 +108,8 @@ impl Log {
         let (readable_end, readable_next) = if until >= segment_end {
             (segment.size(), segment_end)
         } else {
-            segment.find(until)?
+            segment
+                .find(until)?
                 .map_or((segment.size(), segment_end), |(header, at)| (at, header.base_offset))
         };
         if readable_end - position <= bytes_max as u64 {

@@ -1,5 +1,7 @@
 //! A log against a model in memory: appends, rolls, truncations, reopening after clean stops and after crashes.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
+
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -168,7 +170,8 @@ fn caches_are_made_anew() {
     let epochs: Vec<_> = (0..4).map(|epoch| log.end_offset_for_epoch(epoch)).collect();
     log.close().unwrap();
     let path = directory.path().join("t-0");
-    let is_cache = |name: &str| !name.ends_with(".log") && name != "partition.metadata";
+    let is_cache =
+        |name: &str| name.rsplit_once('.').is_none_or(|(_, kind)| kind != "log" && kind != "metadata");
     let caches: Vec<_> = std::fs::read_dir(&path)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -20,7 +20,12 @@ struct Open {
     target: i64,
 }
 
-pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: DeleteRecordsRequest) -> Answer {
+pub(super) fn handle(
+    dispatcher: &Dispatcher,
+    _: &mut Client,
+    call: Call,
+    request: DeleteRecordsRequest,
+) -> Answer {
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let waiter = Waiter::new(count);
@@ -39,7 +44,10 @@ pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, reques
         waiter.wait_at_most(timeout).await;
         for open in &open {
             let low_watermark = open.replica.low_watermark();
-            let answer = response.topics.get_mut(open.topic).and_then(|topic| topic.partitions.get_mut(open.partition));
+            let answer = response
+                .topics
+                .get_mut(open.topic)
+                .and_then(|topic| topic.partitions.get_mut(open.partition));
             if let Some(answer) = answer {
                 let is_done = low_watermark >= open.target;
                 answer.low_watermark = if is_done { low_watermark } else { -1 };
@@ -63,7 +71,10 @@ fn delete(
         .iter()
         .enumerate()
         .map(|(index, partition)| {
-            let replica = known.as_ref().map_err(|code| *code).and_then(|topic| topic.partition(partition.partition_index));
+            let replica = known
+                .as_ref()
+                .map_err(|code| *code)
+                .and_then(|topic| topic.partition(partition.partition_index));
             let outcome = replica.and_then(|replica| {
                 let (low_watermark, target) = replica.delete_records(partition.offset, waiter)?;
                 if low_watermark < target {

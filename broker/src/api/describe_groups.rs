@@ -17,11 +17,7 @@ pub(super) fn handle(
         .map(|group_id| {
             match dispatcher.context.groups.query(&group_id, |machine| machine.describe(&group_id)) {
                 Ok(description) => description.into_response(group_id, call.version),
-                Err(error) => Group {
-                    error_code: error.code(),
-                    group_id,
-                    ..Default::default()
-                },
+                Err(error) => Group { error_code: error.code(), group_id, ..Default::default() },
             }
         })
         .collect();

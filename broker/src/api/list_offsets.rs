@@ -35,7 +35,13 @@ pub(super) fn handle(
     call.ready(&ListOffsetsResponse { topics, ..Default::default() })
 }
 
-fn list(context: &BrokerContext, version: i16, topic: Asked, isolation: Isolation, is_consumer: bool) -> Topic {
+fn list(
+    context: &BrokerContext,
+    version: i16,
+    topic: Asked,
+    isolation: Isolation,
+    is_consumer: bool,
+) -> Topic {
     let replicas = context.replicas.topic_by_name(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition);
     let partitions = topic
         .partitions

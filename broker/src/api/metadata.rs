@@ -107,9 +107,7 @@ fn answer(
             .iter()
             .flatten()
             .map(|asked| match &asked.name {
-                Some(name) => {
-                    image.topic_by_name(name).map_or_else(|| unknown(name), &describe)
-                }
+                Some(name) => image.topic_by_name(name).map_or_else(|| unknown(name), &describe),
                 None => image.topic_by_id(asked.topic_id.into()).map_or_else(
                     || Topic {
                         error_code: ErrorCode::UnknownTopicId.code(),

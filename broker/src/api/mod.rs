@@ -35,7 +35,6 @@ mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
 
-
 pub(crate) use answer::{Answer, Call, Response};
 pub(crate) use client::Client;
 pub(crate) use dispatcher::{Dispatcher, SERVED};

@@ -40,12 +40,7 @@ pub(super) fn handle(
 }
 
 fn deleted(result: TopicResult) -> Topic {
-    let partition = |(partition_index, error): (i32, ErrorCode)| Partition {
-        partition_index,
-        error_code: error.code(),
-    };
-    Topic {
-        name: result.topic,
-        partitions: result.partitions.into_iter().map(partition).collect(),
-    }
+    let partition =
+        |(partition_index, error): (i32, ErrorCode)| Partition { partition_index, error_code: error.code() };
+    Topic { name: result.topic, partitions: result.partitions.into_iter().map(partition).collect() }
 }

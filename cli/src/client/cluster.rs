@@ -90,6 +90,10 @@ impl Cluster {
             match ErrorCode::from_code(topic.error_code) {
                 // With LEADER_NOT_AVAILABLE the partitions are told all the same.
                 ErrorCode::None | ErrorCode::LeaderNotAvailable => {}
+                code @ ErrorCode::UnknownTopicOrPartition => {
+                    let message = Some("it does not exist".to_owned());
+                    return Err(ClientError::Refused { what: format!("topic \"{name}\""), code, message });
+                }
                 _ => return Err(ClientError::refused(format!("topic \"{name}\""), topic.error_code)),
             }
             let leaders = topic.partitions.iter().map(|one| (one.partition_index, one.leader_id)).collect();

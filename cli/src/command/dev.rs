@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::failure::{Failure, Failures};
-use crate::node_config::{LogFormat, NodeConfig};
+use crate::node_config::{self, LogFormat, NodeConfig};
 use crate::output::{Format, Output, print};
 use crate::parse::name_value;
 use crate::server::node::{Node, Ports};
@@ -135,7 +135,7 @@ impl Dev {
                 data.join(format!("node-{id}")).display(),
                 if replicas == 3 { 2 } else { 1 },
             );
-            let (config, findings) = NodeConfig::load(&text, std::env::vars(), &self.set);
+            let (config, findings) = NodeConfig::load(&text, node_config::environment(), &self.set);
             Failures::check(
                 findings.problems.iter().map(|problem| Failure::usage(problem.to_string())).collect(),
             )?;

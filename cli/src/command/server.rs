@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::failure::{Failure, Failures};
-use crate::node_config::{Findings, NodeConfig};
+use crate::node_config::{self, Findings, NodeConfig};
 use crate::parse;
 use crate::server::logging;
 use crate::server::node::{Node, Ports};
@@ -43,10 +43,7 @@ impl Server {
         let file = self.config.display();
         let text = std::fs::read_to_string(&self.config)
             .map_err(|error| Failure::usage(format!("cannot read {file}: {error}")))?;
-        // A variable that is no text cannot be one of ours.
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let (config, findings) = NodeConfig::load(&text, environment, &self.set);
+        let (config, findings) = NodeConfig::load(&text, node_config::environment(), &self.set);
         match config {
             Some(config) => Ok((config, findings)),
             None => {

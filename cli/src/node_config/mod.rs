@@ -141,6 +141,12 @@ impl NodeConfig {
     }
 }
 
+/// The process's environment. A variable that is no text cannot be one of ours.
+pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 fn roles(settings: &Settings, findings: &mut Findings) -> Roles {
     const NAME: &str = "process.roles";
     let Some(text) = settings.filled(NAME) else {
