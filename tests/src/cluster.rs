@@ -1,6 +1,7 @@
 //! Some nodes that form one cluster.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -178,9 +179,21 @@ pub fn eventually<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Res
     }
 }
 
-/// Ports that are free now; the sockets are held until all are chosen.
+/// Ports that nothing listens on, each given once in this process. They lie below the range from which the system takes the
+/// ports of outgoing connections, so that nobody takes one between now and the node's start.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let sockets: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
-    sockets.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 100)? * 100;
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (first - 20_000 + step) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+        if step > 11_000 {
+            bail!("no {count} free ports between 20000 and 32000");
+        }
+    }
+    Ok(ports)
 }

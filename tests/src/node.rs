@@ -66,7 +66,8 @@ impl Node {
     }
 
     pub(crate) fn write_properties(&self, properties: &[(String, String)]) -> Result<()> {
-        let text: String = properties.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let text: String =
+            properties.iter().fold(String::new(), |text, (name, value)| text + name + "=" + value + "\n");
         std::fs::write(self.directory.join("server.properties"), text)?;
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Dev {
                  log.dirs={}\nbroker.rack=rack{id}\nottla.http.listener=127.0.0.1:{http}\n\
                  default.replication.factor={replicas}\nmin.insync.replicas={}\n\
                  offsets.topic.replication.factor={replicas}\ngroup.initial.rebalance.delay.ms=0\n\
-                 controlled.shutdown.enable=false\n",
+                 ",
                 voters.join(","),
                 data.join(format!("node-{id}")).display(),
                 if replicas == 3 { 2 } else { 1 },

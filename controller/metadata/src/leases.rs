@@ -27,6 +27,8 @@ struct Lease {
     metadata_index: i64,
     wants_fence: bool,
     wants_shut_down: bool,
+    /// This leadership has heard of it; until then the lease is only a courtesy to whoever talked to the leader before.
+    is_heard: bool,
 }
 
 /// What a heartbeat says.
@@ -68,6 +70,7 @@ impl Leases {
                     metadata_index: -1,
                     wants_fence: false,
                     wants_shut_down: broker.in_controlled_shutdown,
+                    is_heard: false,
                 },
             );
         }
@@ -84,6 +87,7 @@ impl Leases {
                 metadata_index: heartbeat.metadata_index,
                 wants_fence: heartbeat.wants_fence,
                 wants_shut_down: heartbeat.wants_shut_down,
+                is_heard: true,
             },
         );
     }
@@ -95,9 +99,12 @@ impl Leases {
         }
     }
 
-    /// Whether another incarnation of this broker would be told to wait: the lease runs and the session stands.
+    /// Whether another incarnation of this broker would be told to wait: it was heard of under this leadership, its lease
+    /// runs and its session stands. (All nodes killed and started at once would else wait for leases of the dead.)
     pub fn is_held(&self, now_ms: u64, id: BrokerId) -> bool {
-        self.leases.get(&id).is_some_and(|lease| lease.broken_ms.is_none() && now_ms < lease.expires_ms)
+        self.leases
+            .get(&id)
+            .is_some_and(|lease| lease.is_heard && lease.broken_ms.is_none() && now_ms < lease.expires_ms)
     }
 
     /// Whether a broker has applied everything up to an index, by its last heartbeat.
@@ -191,6 +198,10 @@ mod tests {
         leases.begin(50_000, &cluster(&[(1, ""), (2, "")]));
         assert!(leases.expired(58_999).is_empty());
         assert_eq!(leases.expired(59_000).len(), 2);
+        leases.begin(50_000, &cluster(&[(1, "")]));
+        assert!(!leases.is_held(50_001, BrokerId(1)), "a process that was started anew need not wait");
+        leases.heartbeat(50_002, BrokerId(1), beat(5));
+        assert!(leases.is_held(50_003, BrokerId(1)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use openraft::{Instant as _, ReadPolicy};
 use ottla_metadata::decide::{
     Refusal, Situation, elect_leaderless, fence, rebalance_preferred, set_controlled_shutdown, unfence,
 };
+use ottla_metadata::election::may_lead;
 use ottla_metadata::image::{BrokerEpoch, BrokerId, MetadataImage};
 use ottla_metadata::leases::{Heartbeat, LeaseOptions, Leases};
 use ottla_proto::controller as proto;
@@ -392,10 +393,12 @@ impl LeaderTask {
         reign.leases.heartbeat(now_ms, id, heartbeat);
         // Its own registration is what a broker must have seen to be of use.
         let is_caught_up = beat.metadata_index >= broker.epoch.0;
+        // What nobody else could lead does not hold a broker up: it would have to wait for ever.
         let leads_any = beat.want_shut_down
-            && image
-                .topics()
-                .any(|topic| topic.partitions.iter().any(|partition| partition.leader == Some(id)));
+            && image.topics().flat_map(|topic| &topic.partitions).any(|partition| {
+                let another = |other: &BrokerId| *other != id && may_lead(&image, *other);
+                partition.leader == Some(id) && partition.isr.iter().any(another)
+            });
         let chore = if beat.want_shut_down && !broker.in_controlled_shutdown {
             Some(Chore::Shutdown(id, broker.epoch))
         } else if broker.fenced && !beat.want_fence && !beat.want_shut_down && is_caught_up {

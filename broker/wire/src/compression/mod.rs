@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn output_beyond_the_limit_is_a_named_error() {
         for codec in Codec::ALL {
-            let compressed = compress(codec, None, &[0; 100_000]).unwrap();
+            let compressed = compress(codec, None, &vec![0; 100_000]).unwrap();
             let error = decompress(codec, &compressed, 99_999).unwrap_err();
             assert_eq!(error, CompressionError::OutputLimit { limit: 99_999 }, "{codec:?}");
         }
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn transcoding_beyond_the_output_limit_is_a_named_error() {
-        let compressed = compress(Codec::Zstd, None, &[0; 100_000]).unwrap();
+        let compressed = compress(Codec::Zstd, None, &vec![0; 100_000]).unwrap();
         let error =
             transcode(Codec::Zstd, &compressed, Codec::None, None, b"", u64::MAX, 50_000).unwrap_err();
         assert_eq!(error, CompressionError::OutputLimit { limit: 50_000 });
