@@ -2,17 +2,17 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`log`](mod@log) | a partition's log: append, roll, truncate, flush |
+//! | `log` | a partition's log: append, roll, truncate, flush |
 //! | [`segment`] | one segment: a data file and its indexes |
 //! | [`index`] | offset and time index files |
-//! | [`read`] | where records lie, by offset and by time |
-//! | [`recovery`] | opening a log: what a clean stop left, or what a crash did |
-//! | [`retention`] | which segments go |
+//! | `read` | where records lie, by offset and by time |
+//! | `recovery` | opening a log: what a clean stop left, or what a crash did |
+//! | `retention` | which segments go |
 //! | [`producer_state`] | sequences and open transactions, pure; [`snapshot`] is its file |
 //! | [`transaction_index`] | aborted transactions |
 //! | [`epoch_cache`] | where each leader epoch began |
 //! | [`checkpoint`], [`directory`] | the files of a whole log directory |
-//! | [`fs`] | every file operation whose order matters to a crash |
+//! | `fs` | every file operation whose order matters to a crash |
 
 pub mod checkpoint;
 mod config;

@@ -2,8 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`shard`] | one partition's machine: steps, appends, replies, timers |
-//! | [`loading`] | reading the partition's log into the machine before it answers |
+//! | `shard` | one partition's machine: steps, appends, replies, timers |
+//! | `loading` | reading the partition's log into the machine before it answers |
 
 mod loading;
 mod shard;

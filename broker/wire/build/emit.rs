@@ -301,7 +301,7 @@ impl<'a> Emitter<'a> {
         if item.name == self.message.name {
             return format!("`{}`, versions {first} to {last}.", item.name);
         }
-        format!("Part of [`{0}`](super::{0}).", self.message.name)
+        format!("Part of `{}`.", self.message.name)
     }
 
     /// Where the field is on the wire and what it is elsewhere.
