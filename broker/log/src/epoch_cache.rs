@@ -12,6 +12,8 @@ const FILE: &str = "leader-epoch-checkpoint";
 pub struct EpochCache {
     path: PathBuf,
     entries: Vec<(i32, i64)>,
+    /// The file was replaced and not synced since.
+    is_dirty: bool,
 }
 
 impl EpochCache {
@@ -29,7 +31,7 @@ impl EpochCache {
         let entries = entries
             .filter(|entries| entries.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
         let was_there = entries.is_some();
-        (Self { path, entries: entries.unwrap_or_default() }, was_there)
+        (Self { path, entries: entries.unwrap_or_default(), is_dirty: false }, was_there)
     }
 
     /// Notes that an epoch begins at an offset; an epoch that is known already begins where it did.
@@ -84,8 +86,30 @@ impl EpochCache {
         self.write()
     }
 
+    /// How many epochs are known.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Takes back epochs that were assigned last.
+    pub(crate) fn keep_first(&mut self, count: usize) {
+        self.entries.truncate(count);
+    }
+
+    /// Makes the file durable: before the recovery point passes the batches that it could be made anew from.
+    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
+        if self.is_dirty {
+            let lines: Vec<String> =
+                self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
+            write_lines(&self.path, &lines, true)?;
+            self.is_dirty = false;
+        }
+        Ok(())
+    }
+
     /// A cache: a crash may lose the last change, which opening the log makes again.
-    fn write(&self) -> Result<(), LogError> {
+    fn write(&mut self) -> Result<(), LogError> {
+        self.is_dirty = true;
         let lines: Vec<String> =
             self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
         write_lines(&self.path, &lines, false)

@@ -252,14 +252,10 @@ impl Log {
             return Err(LogError::corrupt(&self.directory, 0, "a log without a segment"));
         };
         let position = active.write(bytes)?;
-        for (header, at) in headers {
-            active.note(header, position + *at as u64, interval_bytes)?;
-        }
-        for (header, at) in headers {
-            self.epochs.assign(header.partition_leader_epoch, header.base_offset)?;
-            let batch = &bytes[*at..*at + header.total_length()];
-            self.note_producer(header, || Ok(Bytes::copy_from_slice(batch)))?;
-            self.unflushed_records += i64::from(header.record_count);
+        let epochs_before = self.epochs.len();
+        if let Err(error) = self.note_append(bytes, headers, position, interval_bytes) {
+            self.undo_append(position, first.base_offset, epochs_before)?;
+            return Err(error);
         }
         self.end_offset = last.next_offset();
         if self.unflushed_records >= self.config.flush_messages && self.config.flush_messages > 1 {
@@ -270,6 +266,42 @@ impl Log {
             last_offset: last.last_offset(),
             is_duplicate: false,
         })
+    }
+
+    /// Takes written batches into the indexes, the epochs and the producer state.
+    fn note_append(
+        &mut self,
+        bytes: &[u8],
+        headers: &[(BatchHeader, usize)],
+        position: u64,
+        interval_bytes: usize,
+    ) -> Result<(), LogError> {
+        if let Some(active) = self.segments.last_mut() {
+            for (header, at) in headers {
+                active.note(header, position + *at as u64, interval_bytes)?;
+            }
+        }
+        for (header, at) in headers {
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset)?;
+            let batch = &bytes[*at..*at + header.total_length()];
+            self.note_producer(header, || Ok(Bytes::copy_from_slice(batch)))?;
+            self.unflushed_records += i64::from(header.record_count);
+        }
+        Ok(())
+    }
+
+    /// Takes back batches that were written but not noted (the disk filled up behind the data). Left there, the next append
+    /// would give their offsets again, and recovery would cut everything from there on, acknowledged or not.
+    fn undo_append(&mut self, position: u64, offset: i64, epochs_before: usize) -> Result<(), LogError> {
+        let undone = self
+            .segments
+            .last_mut()
+            .map_or(Ok(()), |active| active.truncate(position, offset))
+            .and_then(|()| self.rebuild_producers(self.end_offset));
+        self.epochs.keep_first(epochs_before);
+        self.producers.set_high_watermark(self.high_watermark);
+        // Whatever the reason, a log that cannot be taken back is not a good prefix any more: this must be fatal.
+        undone.map_err(|error| LogError::corrupt(&self.directory, position, error.to_string()))
     }
 
     /// Takes a batch into the producer state; an abort goes to the transaction index of the active segment.
@@ -295,8 +327,7 @@ impl Log {
                 ControlRecord::parse(&record)
             {
                 let commit = end == EndTransaction::Commit;
-                let aborted =
-                    self.producers.end_transaction(header, commit, coordinator_epoch, self.high_watermark);
+                let aborted = self.producers.end_transaction(header, commit, coordinator_epoch);
                 if let (Some(aborted), Some(active)) = (aborted, self.segments.last_mut()) {
                     active.transactions.push(aborted)?;
                 }
@@ -328,9 +359,14 @@ impl Log {
     /// Writes the producer state at the log's end; older snapshots go, but for the last ones.
     fn take_snapshot(&mut self) -> Result<(), LogError> {
         let offsets = snapshot::list(&self.directory)?;
-        if !self.producers.is_empty() || !offsets.is_empty() {
+        // Without producers too: with no snapshot at all, the next start would walk the whole log to learn that.
+        if self.end_offset > self.log_start_offset || !offsets.is_empty() {
             snapshot::write(&snapshot::path(&self.directory, self.end_offset), &self.producers)?;
-            let old = offsets.len().saturating_sub(SNAPSHOTS_KEPT - 1);
+            // Recovery begins at a segment and makes its transaction index anew: the snapshot before it must stay.
+            let floor =
+                self.segments.get(self.segment_of(self.recovery_point)).map_or(0, Segment::base_offset);
+            let needed = offsets.iter().rposition(|offset| *offset <= floor).unwrap_or(0);
+            let old = offsets.len().saturating_sub(SNAPSHOTS_KEPT - 1).min(needed);
             for offset in offsets.iter().take(old).filter(|offset| **offset != self.end_offset) {
                 fs::remove(&snapshot::path(&self.directory, *offset))?;
             }
@@ -349,6 +385,7 @@ impl Log {
         for segment in &mut self.segments[from..] {
             segment.sync()?;
         }
+        self.epochs.sync()?;
         self.recovery_point = target;
         self.unflushed_records = 0;
         Ok(target)
@@ -382,12 +419,15 @@ impl Log {
         fs::sync_directory(&self.directory)?;
         self.recovery_point = self.recovery_point.min(self.end_offset);
         self.high_watermark = self.high_watermark.min(self.end_offset);
+        self.log_start_offset = self.log_start_offset.min(self.end_offset);
         self.epochs.truncate_from_end(self.end_offset)?;
         for offset in snapshot::list(&self.directory)?.into_iter().filter(|offset| *offset > self.end_offset)
         {
             fs::remove(&snapshot::path(&self.directory, offset))?;
         }
-        self.rebuild_producers()
+        self.rebuild_producers(self.end_offset)?;
+        self.producers.set_high_watermark(self.high_watermark);
+        Ok(())
     }
 
     /// Forgets everything; the log begins anew at an offset.
@@ -422,15 +462,26 @@ impl Log {
 
     /// Renames the directory, so that nothing finds it; gives the name for the removal later.
     pub fn rename_for_deletion(self) -> Result<PathBuf, LogError> {
-        let mut name = self.directory.as_os_str().to_owned();
-        name.push(format!(".{}-delete", Uuid::new_v4().simple()));
-        let to = PathBuf::from(name);
+        let to = self.directory.with_file_name(deletion_name(&self.directory));
         fs::rename(&self.directory, &to)?;
         if let Some(parent) = to.parent() {
             fs::sync_directory(parent)?;
         }
         Ok(to)
     }
+}
+
+/// `topic-partition.<uuid>-delete`; a long topic is cut, as Kafka does, for the name to fit into a file system's 255 bytes.
+fn deletion_name(directory: &Path) -> String {
+    const NAME_BYTES_MAX: usize = 255;
+    let name = directory.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    let (topic, partition) = name.rsplit_once('-').unwrap_or((name, "0"));
+    let suffix = format!("-{partition}.{}-delete", Uuid::new_v4().simple());
+    let mut end = topic.len().min(NAME_BYTES_MAX.saturating_sub(suffix.len()));
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &topic[..end])
 }
 
 /// A share of the jitter that differs from log to log and stays the same for one.

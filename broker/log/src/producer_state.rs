@@ -145,7 +145,6 @@ impl ProducerState {
         header: &BatchHeader,
         commit: bool,
         coordinator_epoch: i32,
-        high_watermark: i64,
     ) -> Option<Aborted> {
         let offset = header.last_offset();
         let producer = self.producers.entry(header.producer_id).or_insert_with(|| Producer {
@@ -164,8 +163,8 @@ impl ProducerState {
         let first_offset = producer.transaction_start.take()?;
         self.open.remove(&first_offset);
         self.unreplicated.insert(first_offset, offset);
-        let last_stable_offset =
-            self.first_unstable_offset().map_or(offset + 1, |first| first.min(high_watermark.max(first)));
+        // As Kafka has it: where the next transaction that is still open begins, or else behind the marker.
+        let last_stable_offset = self.open.keys().next().copied().unwrap_or(offset + 1);
         (!commit).then_some(Aborted {
             producer_id: header.producer_id,
             first_offset,

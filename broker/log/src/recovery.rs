@@ -66,9 +66,15 @@ impl Log {
         log.log_start_offset = options.log_start_offset.max(first);
         log.recovery_point = options.recovery_point;
         let mut report = LoadReport::default();
+        let mut epochs_found = Vec::new();
+        let mut snapshots_until = i64::MAX;
         if !options.clean_shutdown {
-            log.recover(&mut report)?;
+            // The transaction indexes from this segment on are made anew: later snapshots know nothing of their aborts.
+            snapshots_until =
+                log.segments.get(log.segment_of(log.recovery_point)).map_or(0, Segment::base_offset);
+            log.recover(&mut report, &mut epochs_found)?;
         }
+        log.restore_time_indexes()?;
         log.find_end(&mut report)?;
         log.recovery_point =
             log.recovery_point.clamp(log.log_start_offset.min(log.end_offset), log.end_offset);
@@ -77,17 +83,21 @@ impl Log {
             log.truncate_fully_and_start_at(start)?;
         }
         log.repair_epochs(has_epochs)?;
-        log.rebuild_producers()?;
+        // The file may be older than the crash: what was checked knows better.
+        for (epoch, start) in epochs_found.into_iter().filter(|(_, start)| *start < log.end_offset) {
+            log.epochs.assign(epoch, start)?;
+        }
+        log.rebuild_producers(snapshots_until)?;
         Ok((log, report))
     }
 
     /// Reads every segment that was written to since the recovery point.
-    fn recover(&mut self, report: &mut LoadReport) -> Result<(), LogError> {
+    fn recover(&mut self, report: &mut LoadReport, epochs: &mut Vec<(i32, i64)>) -> Result<(), LogError> {
         let from = self.segment_of(self.recovery_point);
         let mut at = from;
         while at < self.segments.len() {
             let segment = &mut self.segments[at];
-            let valid = check_segment(segment, report)?;
+            let valid = check_segment(segment, report, epochs)?;
             let size = segment.size();
             if valid < size {
                 report.truncated_bytes += size - valid;
@@ -116,12 +126,30 @@ impl Log {
         Ok(())
     }
 
+    /// Makes the indexes anew of segments whose time index is lost: by it a search by time passes over a segment.
+    fn restore_time_indexes(&mut self) -> Result<(), LogError> {
+        let inactive = self.segments.len().saturating_sub(1);
+        for segment in &mut self.segments[..inactive] {
+            if segment.size() > 0 && segment.times.last().is_none() {
+                segment.reset_offset_and_time_indexes()?;
+                segment.index_again()?;
+                segment.deactivate()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Walks from the active segment's last index entry to its end.
     fn find_end(&mut self, report: &mut LoadReport) -> Result<(), LogError> {
         let Some(active) = self.segments.last_mut() else { return Ok(()) };
         active.activate()?;
         let base = active.base_offset();
         let file = active.file()?;
+        if !active.last_index_entry_fits(&file) {
+            // A cache that is wrong must not decide where the log ends.
+            active.reset_offset_and_time_indexes()?;
+            active.index_again()?;
+        }
         let mut position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
         let mut end = base;
         active.first_timestamp = active.header_at(&file, 0).ok().flatten().map(|header| header.max_timestamp);
@@ -169,12 +197,12 @@ impl Log {
     }
 
     /// The producer state from the latest usable snapshot and the batches behind it.
-    pub(crate) fn rebuild_producers(&mut self) -> Result<(), LogError> {
+    pub(crate) fn rebuild_producers(&mut self, snapshots_until: i64) -> Result<(), LogError> {
         let mut from = self.log_start_offset;
         self.producers = ProducerState::default();
         for offset in snapshot::list(&self.directory)?.into_iter().rev() {
             let path = snapshot::path(&self.directory, offset);
-            if offset > self.end_offset {
+            if offset > self.end_offset || offset > snapshots_until {
                 fs::remove(&path)?;
                 continue;
             }
@@ -193,7 +221,6 @@ impl Log {
         if from >= self.end_offset {
             return Ok(());
         }
-        let high_watermark = self.high_watermark;
         let producers = &mut self.producers;
         let first = self.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         let mut aborted = Vec::new();
@@ -209,7 +236,7 @@ impl Log {
                 } else if header.is_transactional() {
                     let batch = crate::read::read_batch(segment, position)?;
                     if let Some((commit, epoch)) = marker(&batch)
-                        && let Some(found) = producers.end_transaction(header, commit, epoch, high_watermark)
+                        && let Some(found) = producers.end_transaction(header, commit, epoch)
                     {
                         aborted.push((at, found));
                     }
@@ -284,7 +311,11 @@ fn tidy(directory: &Path) -> Result<Vec<i64>, LogError> {
 }
 
 /// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right.
-fn check_segment(segment: &mut Segment, report: &mut LoadReport) -> Result<u64, LogError> {
+fn check_segment(
+    segment: &mut Segment,
+    report: &mut LoadReport,
+    epochs: &mut Vec<(i32, i64)>,
+) -> Result<u64, LogError> {
     segment.activate()?;
     segment.reset_indexes()?;
     let file = segment.file()?;
@@ -316,6 +347,9 @@ fn check_segment(segment: &mut Segment, report: &mut LoadReport) -> Result<u64, 
             };
             // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
             segment.note(&header, valid + position as u64, 4096)?;
+            if epochs.last().is_none_or(|(epoch, _)| *epoch < header.partition_leader_epoch) {
+                epochs.push((header.partition_leader_epoch, header.base_offset));
+            }
             next_offset = header.next_offset();
             taken = position + bytes.len();
         }

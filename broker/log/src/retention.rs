@@ -14,6 +14,7 @@ impl Log {
         now_ms: i64,
         high_watermark: i64,
     ) -> Result<Vec<PathBuf>, LogError> {
+        self.producers.expire(now_ms.saturating_sub(self.config.producer_id_expiration_ms));
         if self.config.deletes && self.is_active_expired(now_ms) && self.end_offset <= high_watermark {
             // All of it is old: the active segment can only go when another one is written to.
             self.roll()?;

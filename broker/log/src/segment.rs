@@ -14,6 +14,9 @@ use crate::fs;
 use crate::index::{Index, Position, Time};
 use crate::transaction_index::TransactionIndex;
 
+/// `index.interval.bytes` of indexes that are made anew, where the topic's setting does not matter.
+const INDEX_INTERVAL_BYTES: usize = 4096;
+
 /// A segment's files.
 #[derive(Debug)]
 pub struct Segment {
@@ -219,6 +222,8 @@ impl Segment {
         let mut position = self
             .offsets
             .find(|entry| entry.relative_offset <= relative)
+            // Indexes of old segments are not checked when the log opens: one that is wrong costs a scan, no more.
+            .filter(|entry| self.is_active || self.entry_fits(&file, *entry))
             .map_or(0, |entry| u64::from(entry.position));
         while let Some(header) = self.header_at(&file, position)? {
             if header.last_offset() >= offset {
@@ -291,6 +296,47 @@ impl Segment {
         Ok(())
     }
 
+    /// As [`Self::reset_indexes`], but for the transaction index, which batches alone cannot restore.
+    pub(crate) fn reset_offset_and_time_indexes(&mut self) -> Result<(), LogError> {
+        self.offsets = Index::active(self.offsets.path().to_owned())?;
+        self.times = Index::active(self.times.path().to_owned())?;
+        self.max_timestamp = -1;
+        self.max_timestamp_offset = -1;
+        self.first_timestamp = None;
+        self.bytes_since_index = 0;
+        Ok(())
+    }
+
+    /// Fills empty indexes from the data file, up to the first byte that is no batch.
+    pub(crate) fn index_again(&mut self) -> Result<(), LogError> {
+        let file = self.file()?;
+        let mut position = 0;
+        while let Ok(Some(header)) = self.header_at(&file, position) {
+            let end = position + header.total_length() as u64;
+            if end > self.size {
+                break;
+            }
+            self.note(&header, position, INDEX_INTERVAL_BYTES)?;
+            position = end;
+        }
+        Ok(())
+    }
+
+    /// Whether the last entry of the offset index leads to the batch that it names.
+    pub(crate) fn last_index_entry_fits(&self, file: &File) -> bool {
+        let Some(entry) = self.offsets.last() else { return true };
+        self.entry_fits(file, entry)
+    }
+
+    fn entry_fits(&self, file: &File, entry: Position) -> bool {
+        let position = u64::from(entry.position);
+        let offset = self.base_offset + i64::from(entry.relative_offset);
+        matches!(self.header_at(file, position), Ok(Some(header))
+            if header.base_offset >= self.base_offset
+                && header.base_offset <= offset
+                && position + header.total_length() as u64 <= self.size)
+    }
+
     pub(crate) fn set_size(&mut self, size: u64) {
         self.size = size;
     }
@@ -298,8 +344,14 @@ impl Segment {
     /// Syncs data and indexes.
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
         self.file()?.sync_data().map_err(LogError::io("cannot sync", &self.path))?;
-        self.offsets.write_pending()?;
-        self.times.write_pending()
+        self.transactions.sync()?;
+        if self.is_active {
+            self.offsets.write_pending()?;
+            return self.times.write_pending();
+        }
+        // Recovery does not read this segment again once the recovery point has passed it.
+        self.offsets.sync()?;
+        self.times.sync()
     }
 
     /// As [`Self::sync`], and the indexes' files too: before a clean stop.

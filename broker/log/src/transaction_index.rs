@@ -26,11 +26,13 @@ pub struct Aborted {
 #[derive(Debug)]
 pub struct TransactionIndex {
     path: PathBuf,
+    /// Written to since the last sync.
+    is_dirty: bool,
 }
 
 impl TransactionIndex {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, is_dirty: false }
     }
 
     pub(crate) fn push(&mut self, aborted: Aborted) -> Result<(), LogError> {
@@ -44,7 +46,21 @@ impl TransactionIndex {
         {
             bytes.extend_from_slice(&value.to_be_bytes());
         }
+        self.is_dirty = true;
         file.write_all_at(&bytes, end).map_err(LogError::io("cannot write", &self.path))
+    }
+
+    /// Makes the entries durable: before the recovery point passes the markers that they could be made anew from.
+    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
+        if self.is_dirty {
+            let file = fs::open(&self.path)?;
+            file.sync_all().map_err(LogError::io("cannot sync", &self.path))?;
+            if let Some(directory) = self.path.parent() {
+                fs::sync_directory(directory)?;
+            }
+            self.is_dirty = false;
+        }
+        Ok(())
     }
 
     /// All entries, in order of their markers.

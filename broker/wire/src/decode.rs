@@ -201,6 +201,17 @@ impl Decoder {
         Text::from_utf8(self.take(length)?).map(Some).ok_or(DecodeError::InvalidUtf8)
     }
 
+    /// The client id of a request's header: never compact, and what is not UTF-8 in it is replaced, because a client that
+    /// names itself oddly is served all the same.
+    pub fn nullable_text_lossy(&mut self) -> Decoded<Option<Text>> {
+        let Some(length) = Self::signed_length(i64::from(self.i16()?))? else { return Ok(None) };
+        let bytes = self.take(length)?;
+        Ok(Some(
+            Text::from_utf8(bytes.clone())
+                .unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned().into()),
+        ))
+    }
+
     /// STRING.
     pub fn text(&mut self, flexible: bool) -> Decoded<Text> {
         self.nullable_text(flexible)?.ok_or(DecodeError::UnexpectedNull)

@@ -24,7 +24,7 @@ impl RequestHeader {
         let api_key = decoder.i16()?;
         let api_version = decoder.i16()?;
         let correlation_id = decoder.i32()?;
-        let client_id = decoder.nullable_text(false)?;
+        let client_id = decoder.nullable_text_lossy()?;
         if ApiKey::from_code(api_key).is_some_and(|key| key.request_header_version(api_version) > 1) {
             decoder.skip_tagged_fields()?;
         }
