@@ -72,7 +72,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker; returns when it is registered and its listeners accept.
+    /// Starts a broker; returns when it is registered. Its listeners are bound and accept as soon as it is unfenced.
     pub async fn start(options: BrokerOptions) -> Result<Self, StartError> {
         options.status.set("broker", Some("starting".into()));
         let mut listeners = Vec::new();
@@ -117,7 +117,7 @@ impl Broker {
         start.replicate();
         let (want_shut_down, may_stop, fenced) = start.keep_session(epoch, registration);
         let stop_clients = stop.child_token();
-        let connections = accept(&context, listeners, &stop_clients);
+        let connections = accept(&context, listeners, &fenced, &stop_clients);
         start.publish_metrics();
         Ok(Self {
             context,
@@ -290,9 +290,12 @@ async fn register(
     }
 }
 
+/// Accepts on every listener once the cluster lets this broker serve. Clients that connect earlier wait in the backlog: an
+/// answer that names no broker would send them away for longer than the wait takes.
 fn accept(
     context: &Arc<BrokerContext>,
     listeners: Vec<(String, Listener)>,
+    fenced: &watch::Receiver<bool>,
     stop_clients: &CancellationToken,
 ) -> TaskTracker {
     let connections = TaskTracker::new();
@@ -312,7 +315,15 @@ fn accept(
         });
         let accepting =
             listener.accept(shared, Arc::clone(&limits), connections.clone(), stop_clients.clone());
-        connections.spawn(accepting);
+        let mut fenced = fenced.clone();
+        let stopping = stop_clients.clone();
+        connections.spawn(async move {
+            tokio::select! {
+                unfenced = fenced.wait_for(|fenced| !fenced) => if unfenced.is_err() { return },
+                () = stopping.cancelled() => return,
+            }
+            accepting.await;
+        });
     }
     connections
 }
@@ -377,16 +388,18 @@ impl Start<'_> {
         let (ready_sender, ready) = watch::channel(true);
         let lease_regained = Arc::new(Notify::new());
         let metadata_index = Arc::new(AtomicI64::new(-1));
+        let metadata_moved = Arc::new(Notify::new());
         let mut signals = SessionSignals {
             grant: Arc::clone(&self.context.grant),
             lease_regained: Arc::clone(&lease_regained),
             metadata_index: Arc::clone(&metadata_index),
+            metadata_moved: Arc::clone(&metadata_moved),
             fenced: fenced_sender,
             ready,
             shut_down,
             may_stop: may_stop_sender,
         };
-        self.watch_signals(fenced.clone(), lease_regained, metadata_index);
+        self.watch_signals(fenced.clone(), lease_regained, metadata_index, metadata_moved);
         let context = Arc::clone(self.context);
         let stop = self.stop.child_token();
         let failed = self.failed.clone();
@@ -437,13 +450,17 @@ impl Start<'_> {
         mut fenced: watch::Receiver<bool>,
         lease_regained: Arc<Notify>,
         metadata_index: Arc<AtomicI64>,
+        metadata_moved: Arc<Notify>,
     ) {
         let context = Arc::clone(self.context);
         let stop = self.stop.child_token();
         let mut index = context.image.watch();
         self.tasks.spawn(async move {
             loop {
-                metadata_index.store(*index.borrow_and_update(), Ordering::Release);
+                let applied = *index.borrow_and_update();
+                if metadata_index.swap(applied, Ordering::AcqRel) != applied {
+                    metadata_moved.notify_one();
+                }
                 let is_fenced = *fenced.borrow_and_update();
                 let why_not =
                     is_fenced.then(|| "fenced: it has not caught up with the cluster yet".to_owned());

@@ -28,6 +28,8 @@ pub struct SessionSignals {
     pub lease_regained: Arc<Notify>,
     /// Last metadata index that this broker has applied.
     pub metadata_index: Arc<AtomicI64>,
+    /// The index has moved: a broker that waits to be unfenced asks again at once.
+    pub metadata_moved: Arc<Notify>,
     /// Whether the controller has this broker fenced.
     pub fenced: watch::Sender<bool>,
     /// This broker can serve: it may be unfenced.
@@ -143,6 +145,7 @@ async fn one_stream(
             },
             _ = ticks.tick() => {}
             () = tokio::time::sleep(eager), if hurried => {}
+            () = signals.metadata_moved.notified(), if hurried => {}
             changed = signals.ready.changed() => if changed.is_err() { std::future::pending::<()>().await },
             changed = signals.shut_down.changed() => if changed.is_err() { std::future::pending::<()>().await },
         }
