@@ -1,6 +1,7 @@
 //! `ottla`: the one binary. Servers, admin commands and clients; see `ottla --help`.
 
 mod admin;
+mod allocator;
 mod arguments;
 mod client;
 mod command;
@@ -14,7 +15,7 @@ mod server;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::BySize = allocator::BySize;
 
 fn main() -> ExitCode {
     match arguments::read(std::env::args_os()) {
