@@ -145,6 +145,7 @@ fn open(directory: &Path, node_id: i32) -> Result<Opened, StartError> {
     std::fs::create_dir_all(directory).map_err(io_error)?;
     let identity = Identity::open(directory, node_id)?;
     let store = SledStore::open(&directory.join(LOG_DIRECTORY))?;
+    store.give_up_leadership(identity.raft_id()).map_err(io_error)?;
     let machine = StateMachine::open(directory.to_path_buf()).map_err(io_error)?;
     Ok(Opened { identity, store, machine })
 }

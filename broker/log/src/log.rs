@@ -394,7 +394,9 @@ impl Log {
     /// Cuts the log back to an offset.
     pub fn truncate_to(&mut self, offset: i64) -> Result<(), LogError> {
         if offset >= self.end_offset {
-            return Ok(());
+            // An epoch in which this replica led and wrote nothing begins at the log's end. Kept, it would be told to the
+            // next leader as the last epoch of this log, and the answer would be to truncate here, for ever.
+            return self.epochs.truncate_from_end(offset);
         }
         if offset <= self.log_start_offset && offset <= self.segments.first().map_or(0, Segment::base_offset)
         {

@@ -37,6 +37,20 @@ fn open(path: &Path, options: OpenOptions) -> Log {
     Log::open(&path.join("t-0"), config(), options).unwrap().0
 }
 
+/// I51: a replica that led and wrote nothing does not keep the epoch that it led in when its new leader does not know it.
+#[test]
+fn truncating_at_the_end_forgets_an_epoch_without_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = create(directory.path());
+    log.append_as_leader(&mut batch(&[b"a", b"b"], 1, None), 0, 1).unwrap();
+    log.assign_leader_epoch(3, 2).unwrap();
+    assert_eq!(log.latest_epoch(), Some(3));
+    log.truncate_to(2).unwrap();
+    assert_eq!((log.latest_epoch(), log.end_offset()), (Some(0), 2));
+    drop(log);
+    assert_eq!(open(directory.path(), OpenOptions::default()).latest_epoch(), Some(0), "on disk as well");
+}
+
 /// Every value from an offset on, read slice by slice.
 fn values(log: &Log, from: i64, bytes_max: usize) -> Vec<(i64, Bytes)> {
     let mut out: Vec<(i64, Bytes)> = Vec::new();

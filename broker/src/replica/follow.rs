@@ -145,7 +145,7 @@ impl Partition {
         if offset < high_watermark {
             tracing::warn!(topic = %self.topic(), partition = self.index(), offset, high_watermark, "truncates committed records: an unclean election, or data loss at the leader");
         }
-        tracing::info!(topic = %self.topic(), partition = self.index(), offset, log_end = log.end_offset(), "truncates to its leader's history");
+        tracing::info!(topic = %self.topic(), partition = self.index(), offset, log_end = log.end_offset(), diverging_epoch = diverging.epoch, diverging_end = diverging.end_offset, own_epoch = log.latest_epoch(), "truncates to its leader's history");
         self.shared.counters.truncations.add(1);
         if let Err(error) = log.truncate_to(offset) {
             self.broken(state, &error, wakes);

@@ -174,7 +174,9 @@ impl FetchSessions {
                 }
             }
             _ => match self.resume(now_ms, &request) {
-                Ok((shell, 0)) => {
+                // A follower sends ahead: its next request of this session may be on the way already. Its session stays, for
+                // the next partition.
+                Ok((shell, 0)) if request.replica.is_none() => {
                     self.end(shell.id);
                     self.fetch_once(manager, &request).await
                 }

@@ -295,3 +295,40 @@ async fn a_waiting_consumer_is_woken_when_the_follower_has_the_record() {
     }
     stop.cancel();
 }
+
+/// A follower sends ahead, so that it may use a session that it has just emptied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followers_session_outlives_its_last_partition() {
+    let (one, _two, _, stop) = pair(1).await;
+    let id = one.partition(0).topic_id();
+    let key = PartitionKey { topic: TopicKey::Id(id.as_u128()), index: 0 };
+    let asked = PartitionRequest {
+        fetch_offset: 0,
+        bytes_max: 1 << 20,
+        current_leader_epoch: -1,
+        last_fetched_epoch: -1,
+        log_start_offset: 0,
+        high_watermark: -1,
+    };
+    let fetch = |session_id, session_epoch, partitions, forgotten| Fetch {
+        wait_ms_max: 0,
+        bytes_min: 1,
+        bytes_max: 1 << 20,
+        isolation: Isolation::ReadUncommitted,
+        replica: Some(FetchingReplica { broker_id: 9, broker_epoch: 1 }),
+        allow_follower: false,
+        session_id,
+        session_epoch,
+        uses_topic_ids: true,
+        partitions,
+        forgotten,
+    };
+    let answered = one.sessions.fetch(&one.manager, fetch(0, 0, vec![(key.clone(), asked)], vec![])).await;
+    let session = answered.session_id;
+    assert_ne!(session, 0);
+    let emptied = one.sessions.fetch(&one.manager, fetch(session, 1, vec![], vec![key.clone()])).await;
+    assert_eq!((emptied.error, emptied.session_id), (ottla_wire::error_code::ErrorCode::None, session));
+    let again = one.sessions.fetch(&one.manager, fetch(session, 2, vec![(key, asked)], vec![])).await;
+    assert_eq!((again.error, again.partitions.len()), (ottla_wire::error_code::ErrorCode::None, 1));
+    stop.cancel();
+}

@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::files;
-use crate::types::{Entry, LogId};
+use crate::types::{Entry, LogId, RaftId, Vote};
 use group_commit::GroupCommit;
 
 /// Size of sled's segments: a quarter of it is the size from which a page goes to a blob.
@@ -134,6 +134,21 @@ impl SledStore {
             store.delete(&log_key(0, 0), Some(&log_key(purged.index, u16::MAX))).map_err(io_error)?;
         }
         Ok(store)
+    }
+
+    /// What this node was leading when it stopped, it does not go on leading in the same term.
+    ///
+    /// A leader sends entries while its own disk still writes them, and the followers' disks suffice to commit. Killed in
+    /// between it comes back without them. openraft resumes as the leader of the term when the stored vote says so, and would
+    /// then give other entries the same term and index: nobody could tell them apart, and what was committed would be lost.
+    /// With its vote cast but not won it follows, and an election in the next term finds who has everything.
+    pub(crate) fn give_up_leadership(&self, own: RaftId) -> io::Result<()> {
+        match self.get::<Vote>(VOTE)? {
+            Some(vote) if vote.committed && vote.leader_id.voted_for == own => {
+                self.put(VOTE, &Vote::new(vote.leader_id.term, own))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a cluster was ever seen: a vote or an entry is there.

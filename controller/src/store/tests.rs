@@ -59,6 +59,23 @@ fn large_entries_are_chunked_and_leave_no_blob() {
     );
 }
 
+/// I16: a former leader does not lead its old term. A leader that was killed may lack entries that its followers committed.
+#[tokio::test]
+async fn a_leader_that_starts_again_does_not_lead_the_same_term() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_path_buf();
+    let mut store = tokio::task::spawn_blocking(move || SledStore::open(&path).unwrap()).await.unwrap();
+    let own = RaftId { node_id: 1, incarnation: 7 };
+    let other = RaftId { node_id: 2, incarnation: 9 };
+    let won = |node| Vote { committed: true, ..Vote::new(4, node) };
+    store.save_vote(&won(own)).await.unwrap();
+    store.give_up_leadership(own).unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(4, own)), "the vote of the term stays cast");
+    store.save_vote(&won(other)).await.unwrap();
+    store.give_up_leadership(own).unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(won(other)));
+}
+
 #[tokio::test]
 async fn votes_and_progress_survive_a_reopening() {
     let directory = tempfile::tempdir().unwrap();
