@@ -109,10 +109,11 @@ impl Broker {
         });
         let (failed_sender, failed) = watch::channel(None);
         let start = Start { context: &context, tasks: &tasks, stop: &stop, failed: failed_sender };
-        start.follow();
+        let registered = start.follow();
         let advertised = advertised(&context.options.advertised_listeners, &addresses);
         let registration = registration(&context, advertised);
         let (epoch, _) = register(&context, &registration).await?;
+        registered.send_replace(epoch);
         context.image.wait_for(epoch, context.options.registration_timeout).await;
         start.replicate();
         let (want_shut_down, may_stop, fenced) = start.keep_session(epoch, registration);
@@ -337,8 +338,10 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Follows the metadata; replicas and coordinators take each image before it is published.
-    fn follow(&self) {
+    /// Follows the metadata; replicas and coordinators take each image before it is published. Give it the index of the
+    /// registration: nothing is published before that is reached.
+    fn follow(&self) -> watch::Sender<i64> {
+        let (registered_sender, registered) = watch::channel(-1);
         let context = Arc::clone(self.context);
         let failed = self.failed.clone();
         let stop = self.stop.child_token();
@@ -361,11 +364,12 @@ impl Start<'_> {
                     }
                 });
             };
-            if let Err(error) = follow_metadata(client, node_id, image, on_image, stop).await {
+            if let Err(error) = follow_metadata(client, node_id, image, registered, on_image, stop).await {
                 tracing::error!(%error, "this broker cannot go on");
                 failed.send_replace(Some(error.to_string()));
             }
         });
+        registered_sender
     }
 
     fn replicate(&self) {

@@ -1,5 +1,8 @@
 //! Follows the committed metadata: from any controller, a snapshot first when too far behind, then each entry once and in
 //! order.
+//!
+//! Nothing is published before the image has this broker's own registration. A controller that has just started may know less
+//! than this broker's disk does: to a half-told history the logs of later topics belong to nobody, and would be removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +11,7 @@ use ottla_metadata::apply::ApplyError;
 use ottla_metadata::image::{LogIndex, MetadataDelta, MetadataImage};
 use ottla_proto::controller as proto;
 use ottla_proto::controller::metadata_update::Update;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{ControllerClient, ImageHandle};
@@ -26,26 +30,38 @@ pub enum FollowError {
 }
 
 /// Receives each new image, in order. The callback sees what changed since the one before; `None`: everything may have.
-/// It runs before the image is published.
+/// It runs before the image is published. `registered` is the index of this broker's registration, -1 until it is
+/// known; a node without a broker gives 0.
 pub async fn follow_metadata(
     client: ControllerClient,
     node_id: i32,
     image: ImageHandle,
+    mut registered: watch::Receiver<i64>,
     mut on_image: impl FnMut(&Arc<MetadataImage>, Option<&MetadataDelta>) + Send + 'static,
     stopping: CancellationToken,
 ) -> Result<(), FollowError> {
-    let mut follower = Follower { image, snapshot: None };
+    let publishes_from = *registered.borrow_and_update();
+    let mut follower = Follower { latest: image.current(), image, snapshot: None, publishes_from };
     loop {
         let (endpoint, mut grpc) = client.any();
         let request = proto::FollowMetadataRequest {
             node_id,
-            from_index: follower.image.index() + 1,
-            cluster_id: follower.image.current().cluster_id().to_owned(),
+            from_index: follower.latest.index().0 + 1,
+            cluster_id: follower.latest.cluster_id().to_owned(),
         };
         let streamed = async {
             let mut updates = grpc.follow_metadata(request).await?.into_inner();
             follower.snapshot = None;
-            while let Some(update) = updates.message().await? {
+            loop {
+                let update = tokio::select! {
+                    update = updates.message() => update?,
+                    Ok(()) = registered.changed() => {
+                        follower.publishes_from = *registered.borrow_and_update();
+                        follower.publish(None, &mut on_image);
+                        continue;
+                    }
+                };
+                let Some(update) = update else { break };
                 client.note_leader_id(update.leader_id);
                 client.note_leader(&update.leader_endpoint);
                 let mut batch = vec![update];
@@ -89,8 +105,12 @@ struct Snapshot {
 }
 
 struct Follower {
+    /// The image as of the last entry that has arrived.
+    latest: Arc<MetadataImage>,
     image: ImageHandle,
     snapshot: Option<Snapshot>,
+    /// Index of the registration; -1: not registered yet, nothing is published.
+    publishes_from: i64,
 }
 
 impl Follower {
@@ -99,16 +119,14 @@ impl Follower {
         updates: Vec<proto::MetadataUpdate>,
         on_image: &mut impl FnMut(&Arc<MetadataImage>, Option<&MetadataDelta>),
     ) -> Result<(), ApplyError> {
-        let mut image = (*self.image.current()).clone();
-        let mut changed = MetadataDelta::default();
-        let before = image.index();
+        let mut image = (*self.latest).clone();
+        let mut changed = Some(MetadataDelta::default());
         for update in updates {
             match update.update {
                 Some(Update::Snapshot(chunk)) => {
-                    if let Some(whole) = self.collect(chunk)? {
+                    if let Some(whole) = self.collect(chunk)?.filter(|whole| whole.index() > image.index()) {
                         image = whole;
-                        self.publish(Arc::new(image.clone()), None, on_image);
-                        changed = MetadataDelta::default();
+                        changed = None;
                     }
                 }
                 Some(Update::Delta(delta)) => {
@@ -118,15 +136,31 @@ impl Follower {
                     }
                     let (next, delta) = image.apply(LogIndex(delta.index), &delta.records)?;
                     image = next;
-                    changed.merge(delta);
+                    if let Some(changed) = &mut changed {
+                        changed.merge(delta);
+                    }
                 }
                 None => {}
             }
         }
-        if image.index() > before && image.index().0 > self.image.index() {
-            self.publish(Arc::new(image), Some(&changed), on_image);
-        }
+        self.latest = Arc::new(image);
+        self.publish(changed.as_ref(), on_image);
         Ok(())
+    }
+
+    /// Publishes the latest image when it is new and may be seen. The first one is news as a whole.
+    fn publish(
+        &self,
+        changed: Option<&MetadataDelta>,
+        on_image: &mut impl FnMut(&Arc<MetadataImage>, Option<&MetadataDelta>),
+    ) {
+        let index = self.latest.index().0;
+        if self.publishes_from < 0 || index < self.publishes_from || index <= self.image.index() {
+            return;
+        }
+        let is_first = self.image.index() < self.publishes_from;
+        on_image(&self.latest, changed.filter(|_| !is_first));
+        self.image.publish(Arc::clone(&self.latest));
     }
 
     fn collect(&mut self, chunk: proto::SnapshotChunk) -> Result<Option<MetadataImage>, ApplyError> {
@@ -139,14 +173,36 @@ impl Follower {
         let whole = self.snapshot.take().unwrap_or_default();
         MetadataImage::from_records(LogIndex(chunk.index), &whole.records, &whole.broker_epochs).map(Some)
     }
+}
 
-    fn publish(
-        &self,
-        image: Arc<MetadataImage>,
-        delta: Option<&MetadataDelta>,
-        on_image: &mut impl FnMut(&Arc<MetadataImage>, Option<&MetadataDelta>),
-    ) {
-        on_image(&image, delta);
-        self.image.publish(image);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: i64) -> proto::MetadataUpdate {
+        let delta = proto::Delta { index, ..Default::default() };
+        proto::MetadataUpdate { update: Some(Update::Delta(delta)), ..Default::default() }
+    }
+
+    /// S-L04: the logs of topics that a slow controller has not told of yet are not taken for strays.
+    #[test]
+    fn nothing_is_published_before_the_own_registration_is_in_the_image() {
+        let image = ImageHandle::default();
+        let mut follower =
+            Follower { latest: image.current(), image: image.clone(), snapshot: None, publishes_from: -1 };
+        let mut seen = Vec::new();
+        let mut on_image = |image: &Arc<MetadataImage>, delta: Option<&MetadataDelta>| {
+            seen.push((image.index().0, delta.is_some()));
+        };
+        follower.apply(vec![entry(1), entry(2)], &mut on_image).unwrap();
+        assert_eq!(image.index(), -1);
+        follower.publishes_from = 4;
+        follower.publish(None, &mut on_image);
+        follower.apply(vec![entry(3)], &mut on_image).unwrap();
+        assert_eq!(image.index(), -1);
+        follower.apply(vec![entry(4)], &mut on_image).unwrap();
+        follower.apply(vec![entry(4), entry(5)], &mut on_image).unwrap();
+        assert_eq!(image.index(), 5);
+        assert_eq!(seen, [(4, false), (5, true)], "the first image is news as a whole");
     }
 }

@@ -220,7 +220,9 @@ impl Node {
     /// A node without a broker follows the metadata for its admin plane alone.
     fn follow(&mut self, shared: &Shared) {
         let (client, image) = (shared.controller.clone(), shared.image.clone());
-        let follow = follow_metadata(client, self.id, image, |_, _| {}, self.stop.clone());
+        // Without a broker there is no registration to wait for.
+        let (_, at_once) = tokio::sync::watch::channel(0);
+        let follow = follow_metadata(client, self.id, image, at_once, |_, _| {}, self.stop.clone());
         self.tasks.push(tokio::spawn(async move {
             if let Err(error) = follow.await {
                 tracing::error!(%error, "the metadata cannot be followed");
