@@ -89,7 +89,7 @@ fn topics_that_were_acknowledged_outlive_the_raft_leader() {
     let missing: Vec<&String> =
         acknowledged.iter().filter(|name| !listed.stdout.contains(&format!("\"{name}\""))).collect();
     assert!(missing.is_empty(), "acknowledged and missing: {missing:?}\n{}", logs(&cluster));
-    assert!(acknowledged.len() > refused, "{} acknowledged, {refused} not", acknowledged.len());
+    assert!(acknowledged.len() >= rounds(50), "{} acknowledged, {refused} not", acknowledged.len());
 }
 
 const PARTITIONS: usize = 6;

@@ -19,6 +19,8 @@ use tonic::{Code, Request, Response, Status};
 use crate::controller_link::{ControllerClient, ImageHandle, LinkError};
 use crate::replica::ReplicaManager;
 
+/// How long a question waits for the first metadata of a node that starts.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a change is tried.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -48,6 +50,19 @@ impl AdminService {
     /// The gRPC service.
     pub fn into_server(self) -> AdminServer<Self> {
         AdminServer::new(self)
+    }
+
+    /// A node that has just started has no metadata for a moment: the question waits, rather than being answered by nothing.
+    async fn ready(&self) -> Result<(), Status> {
+        if self.image.wait_for(0, READY_PATIENCE).await {
+            return Ok(());
+        }
+        Err(status(
+            Code::Unavailable,
+            ErrorCode::BrokerNotAvailable,
+            &format!("node {} has no metadata yet: it is starting, or no controller leads", self.node_id),
+            "look at 'ottla quorum status', or name another node with --server",
+        ))
     }
 
     /// Has a command carried out and waits until this node sees it.
@@ -111,6 +126,7 @@ impl Admin for AdminService {
         &self,
         _: Request<proto::DescribeClusterRequest>,
     ) -> Result<Response<proto::DescribeClusterReply>, Status> {
+        self.ready().await?;
         Ok(Response::new(self.cluster()))
     }
 
@@ -125,6 +141,7 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsReply>, Status> {
+        self.ready().await?;
         Ok(Response::new(self.list(request.into_inner().include_internal)))
     }
 
@@ -132,6 +149,7 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::DescribeTopicsRequest>,
     ) -> Result<Response<proto::DescribeTopicsReply>, Status> {
+        self.ready().await?;
         self.describe(request.into_inner().names).await.map(Response::new)
     }
 
@@ -160,6 +178,7 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::DescribeConfigsRequest>,
     ) -> Result<Response<proto::DescribeConfigsReply>, Status> {
+        self.ready().await?;
         self.configs(&request.into_inner()).map(Response::new)
     }
 
