@@ -146,6 +146,20 @@ pub enum ConsumerRecord {
     Regex(Text, Option<ResolvedRegex>),
 }
 
+impl ConsumerRecord {
+    /// Whether it ends something.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        match self {
+            Self::Group(value) => value.is_none(),
+            Self::TargetEpoch(value) => value.is_none(),
+            Self::Member(_, value) => value.is_none(),
+            Self::Target(_, value) => value.is_none(),
+            Self::Current(_, value) => value.is_none(),
+            Self::Regex(_, value) => value.is_none(),
+        }
+    }
+}
+
 /// The states of a consumer group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumerGroupState {

@@ -428,6 +428,10 @@ impl Turn<'_> {
         }
     }
 
+    pub(super) fn cancel_join_timer(&mut self, group: &mut LiveGroup) {
+        self.machinery.timers.cancel(&mut group.join_timer, || join_key(&group.id));
+    }
+
     fn arm_join_timer(&mut self, group: &mut LiveGroup, delay_ms: u64) {
         let due_ms = self.now.monotonic_ms.saturating_add(delay_ms);
         self.machinery.timers.arm(&mut group.join_timer, || join_key(&group.id), due_ms);

@@ -255,6 +255,9 @@ impl Turn<'_> {
 
 /// Who may commit: members of this generation; and those who are nobody's member while the group has none.
 fn may_commit(group: &LiveGroup, command: &OffsetCommit) -> Result<(), ErrorCode> {
+    if let Some(consumer) = &group.consumer {
+        return consumer.may_commit(command);
+    }
     let transactional = command.transaction.is_some();
     if command.generation_id < 0 && group.state == GroupState::Empty {
         return Ok(());
