@@ -19,7 +19,7 @@ use super::update::{self, Context, Update, Updated};
 pub(crate) struct Decision {
     pub(crate) records: Vec<ConsumerRecord>,
     pub(crate) reply: ConsumerHeartbeatReply,
-    /// The member after it; None: it has left for good.
+    /// The member after it; None: it leaves for good, which the records do not say yet.
     pub(crate) member_id: Option<Text>,
     /// A static member that it replaced, or the member that left.
     pub(crate) gone: Option<Text>,
@@ -76,7 +76,7 @@ pub(crate) fn decide(
     command: &ConsumerHeartbeat,
 ) -> Result<Decision, Refusal> {
     if command.member_epoch < JOIN_EPOCH {
-        return leave::decide(group, context, command);
+        return leave::decide(group, command);
     }
     let joins = command.member_epoch == JOIN_EPOCH;
     let member_id = if command.member_id.is_empty() {
@@ -158,7 +158,11 @@ fn find_member<'a>(
                 if !joins {
                     return Err(fenced_instance(instance));
                 }
-                if released.is_some_and(|member| member.current.epoch != LEAVE_STATIC_EPOCH) {
+                // A member of the classic protocol never says that it will be back.
+                let holds = |member: &ConsumerMember| {
+                    !member.is_classic() && member.current.epoch != LEAVE_STATIC_EPOCH
+                };
+                if released.is_some_and(holds) {
                     let message = format!("Static member {instance} is still used by another member.");
                     return Err(Refusal::new(ErrorCode::UnreleasedInstanceId, message));
                 }
@@ -206,7 +210,7 @@ fn check_epoch(member: &ConsumerMember, command: &ConsumerHeartbeat) -> Result<(
 }
 
 /// What a static member that comes back takes over from its former self.
-fn taken_over(former: &ConsumerMember) -> ConsumerMember {
+pub(crate) fn taken_over(former: &ConsumerMember) -> ConsumerMember {
     let current = CurrentAssignment {
         epoch: JOIN_EPOCH,
         previous_epoch: JOIN_EPOCH,

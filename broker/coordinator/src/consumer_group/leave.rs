@@ -11,11 +11,7 @@ use super::update::{Context, member_tombstones};
 use super::view::metadata_hash;
 
 /// A heartbeat that leaves.
-pub(crate) fn decide(
-    group: &ConsumerGroup,
-    context: &Context<'_>,
-    command: &ConsumerHeartbeat,
-) -> Result<Decision, Refusal> {
+pub(crate) fn decide(group: &ConsumerGroup, command: &ConsumerHeartbeat) -> Result<Decision, Refusal> {
     if let Some(instance) = &command.instance_id {
         match group.static_member(instance) {
             None => return Err(unknown_instance(instance)),
@@ -41,9 +37,8 @@ pub(crate) fn decide(
             gone: None,
         });
     }
-    let gone = Some(member_id.clone());
-    let records = remove(group, context, &BTreeSet::from([member_id.clone()]));
-    Ok(Decision { records, reply: left(command), member_id: None, gone })
+    // The records of going for good depend on who else is there: see `remove` and the downgrade of groups.
+    Ok(Decision { records: Vec::new(), reply: left(command), member_id: None, gone: Some(member_id.clone()) })
 }
 
 /// The records that take members out: the others share anew.

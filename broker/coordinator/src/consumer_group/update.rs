@@ -218,12 +218,7 @@ impl<'a> Draft<'a> {
             self.group.members().keys().all(|member_id| {
                 member_id == self.update.member_id || Some(member_id) == self.update.former_id
             });
-        let since_ms = self.context.wall_ms.saturating_sub(self.group.target_timestamp_ms);
-        // A clock that went back must not stop assignments.
-        alone
-            || self.group.target_epoch == 0
-            || since_ms < 0
-            || since_ms >= self.context.assignment_interval_ms()
+        alone || interval_is_over(self.group, self.context)
     }
 
     fn assign(&self, member: &ConsumerMember) -> BTreeMap<Text, Partitions> {
@@ -277,6 +272,13 @@ impl<'a> Draft<'a> {
         }
         most_wanted(counts.into_iter(), self.context.config)
     }
+}
+
+/// Whether a new target may be made, as far as the time since the last one goes.
+pub(crate) fn interval_is_over(group: &ConsumerGroup, context: &Context<'_>) -> bool {
+    let since_ms = context.wall_ms.saturating_sub(group.target_timestamp_ms);
+    // A clock that went back must not stop assignments.
+    group.target_epoch == 0 || since_ms < 0 || since_ms >= context.assignment_interval_ms()
 }
 
 /// The assignor with most votes; of equal ones the first that the node lists; without votes the node's first.

@@ -258,7 +258,9 @@ impl Turn<'_> {
         let joins = command.member_epoch == JOIN_EPOCH;
         let (converted, mut records) = match &group.consumer {
             Some(_) => (None, Vec::new()),
-            None if joins => self.to_consumer_group(group)?,
+            None if joins => {
+                self.to_consumer_group(group).map(|(consumer, records)| (Some(consumer), records))?
+            }
             None => return Err(group_not_found(&group.id)),
         };
         let live = converted.as_ref().or(group.consumer.as_deref());
@@ -268,6 +270,10 @@ impl Turn<'_> {
             (decision, context.refresh_regexes)
         });
         let Decision { records: decided, reply, member_id, gone } = decision?;
+        if let (None, Some(gone)) = (&member_id, &gone) {
+            let answer = Some((token, Reply::ConsumerHeartbeat(reply)));
+            return self.remove_members(group, &BTreeSet::from([gone.clone()]), answer);
+        }
         records.extend(encode(&group.id, &decided).map_err(|_| not_encoded())?);
         if let Some(converted) = converted {
             self.become_consumer_group(group, converted);
@@ -341,21 +347,35 @@ impl Turn<'_> {
     }
 
     /// Takes silent or slow members out.
-    pub(super) fn fence(&mut self, group: &mut LiveGroup, member_id: &Text) {
-        let gone = BTreeSet::from([member_id.clone()]);
-        let Some(consumer) = group.consumer.as_deref() else { return };
-        let decided = self.with_context(&group.id, Some(consumer), |context| {
-            leave::remove(&consumer.group, context, &gone)
-        });
-        self.cancel_member_timers(group, member_id);
-        match encode(&group.id, &decided) {
-            Ok(records) => {
-                self.apply_decided(group, &decided, false, false);
-                self.append_ahead(group, records, None);
-            }
-            // It cannot be: the names are in the log already. The member stays until it shows up and is silent again.
-            Err(_) => debug_assert!(false, "tombstones are encoded"),
+    fn fence(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        // It cannot fail: the names are in the log already. If it did, the member would stay until it is silent again.
+        let removed = self.remove_members(group, &BTreeSet::from([member_id.clone()]), None);
+        debug_assert!(removed.is_ok());
+    }
+
+    /// Takes members out: the others share anew. If only members of the classic protocol are left, the group may be one
+    /// of theirs again.
+    pub(super) fn remove_members(
+        &mut self,
+        group: &mut LiveGroup,
+        gone: &BTreeSet<Text>,
+        answer: Option<(RequestToken, Reply)>,
+    ) -> Result<(), Refusal> {
+        if self.downgrades(group, gone) {
+            self.downgrade(group, gone, answer)?;
+            self.prepare_rebalance(group);
+            return Ok(());
         }
+        let Some(consumer) = group.consumer.as_deref() else { return Ok(()) };
+        let decided = self
+            .with_context(&group.id, Some(consumer), |context| leave::remove(&consumer.group, context, gone));
+        let records = encode(&group.id, &decided).map_err(|_| not_encoded())?;
+        for member_id in gone {
+            self.cancel_member_timers(group, member_id);
+        }
+        self.apply_decided(group, &decided, false, false);
+        self.append_ahead(group, records, answer);
+        Ok(())
     }
 
     /// A timer's entry of a consumer group came up.
@@ -460,23 +480,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The consumer group that a classic one becomes for a member that joins it, with the records that go first.
-    fn to_consumer_group(
-        &self,
-        group: &LiveGroup,
-    ) -> Result<(Option<LiveConsumer>, Vec<CoordinatorRecord>), Refusal> {
-        if group.state != GroupState::Empty {
-            return Err(group_not_found(&group.id));
-        }
-        // Generations are logged; a group that has none may still have one on its way.
-        let logged = group.generation > 0 || group.protocol_type.is_some() || group.appends_in_flight > 0;
-        let tombstone = logged.then(|| records::group_tombstone(&group.id)).transpose();
-        let tombstone = tombstone.map_err(|_| not_encoded())?;
-        let consumer = LiveConsumer::new(ConsumerGroup::default());
-        Ok((Some(consumer), tombstone.into_iter().collect()))
-    }
-
-    fn become_consumer_group(&mut self, group: &mut LiveGroup, consumer: LiveConsumer) {
+    pub(super) fn become_consumer_group(&mut self, group: &mut LiveGroup, consumer: LiveConsumer) {
         self.drop_soft_state(group, ErrorCode::RebalanceInProgress);
         let mut converted = LiveGroup::new(group.id.clone());
         converted.in_flight = std::mem::take(&mut group.in_flight);
@@ -487,6 +491,6 @@ impl Turn<'_> {
     }
 }
 
-fn not_encoded() -> Refusal {
+pub(super) fn not_encoded() -> Refusal {
     Refusal::new(ErrorCode::UnknownServerError, "What the group would be does not fit its records.")
 }

@@ -16,6 +16,7 @@
 //! taken back. Soft state (who is a member *now*, who waits for what) is what Kafka calls the classic group's
 //! in-memory state; a failover loses it, as told at the head of `member.rs`.
 
+mod classic_member;
 mod command;
 mod consumer;
 mod convert;
@@ -27,6 +28,7 @@ mod heartbeat;
 mod join;
 mod leave;
 mod member;
+mod migrate;
 mod offsets;
 mod records;
 mod state;

@@ -93,9 +93,10 @@ fn subscriptions_change_while_it_runs() {
     b.join(&mut h);
     settle(&mut h, &mut [&mut a, &mut b]);
     assert_eq!((a.owned.keys().count(), b.owned.keys().next()), (1, Some(&Uuid::from_u128(2))));
-    for peer in [&a, &b] {
+    for peer in [&mut a, &mut b] {
         let both = Some(vec![text("u"), text("t")]);
-        h.heartbeat(ConsumerHeartbeat { topics: both, ..peer.command() });
+        let reply = h.heartbeat(ConsumerHeartbeat { topics: both, ..peer.command() });
+        peer.learn(&reply);
     }
     settle(&mut h, &mut [&mut a, &mut b]);
     let all: BTreeSet<(Uuid, i32)> = [&a, &b]
@@ -122,15 +123,17 @@ fn a_pattern_is_resolved_and_follows_new_topics_after_a_pause() {
     assert_eq!(a.owned.keys().copied().collect::<Vec<_>>(), [1, 2].map(Uuid::from_u128));
     assert!(h.machine.groups["g"].is_subscribed(&text("re-2")));
     h.assert_replayed();
-    let changed =
-        |pattern: &str, peer: &Peer| ConsumerHeartbeat { regex: Some(text(pattern)), ..peer.command() };
-    assert_eq!(h.heartbeat(changed("*", &a)).error, ErrorCode::InvalidRegularExpression);
-    assert_eq!(h.heartbeat(changed("re-2", &a)).error, ErrorCode::None);
-    settle(&mut h, &mut [&mut a]);
-    assert_eq!(a.owned.keys().copied().collect::<Vec<_>>(), [Uuid::from_u128(2)]);
-    assert_eq!(h.heartbeat(changed("", &a)).error, ErrorCode::None);
-    settle(&mut h, &mut [&mut a]);
-    assert_eq!(a.owned, Partitions::new());
+    let mut change = |pattern: &str, h: &mut Harness| {
+        let reply = h.heartbeat(ConsumerHeartbeat { regex: Some(text(pattern)), ..a.command() });
+        a.learn(&reply);
+        if reply.error == ErrorCode::None {
+            settle(h, &mut [&mut a]);
+        }
+        (reply.error, a.owned.keys().copied().collect::<Vec<_>>())
+    };
+    assert_eq!(change("*", &mut h).0, ErrorCode::InvalidRegularExpression);
+    assert_eq!(change("re-2", &mut h), (ErrorCode::None, vec![Uuid::from_u128(2)]));
+    assert_eq!(change("", &mut h), (ErrorCode::None, vec![]));
     let logged = h.machine.durable().group("g").unwrap().consumer.as_ref().unwrap();
     assert!(logged.regexes().is_empty(), "nobody has the pattern any more");
     h.assert_replayed();

@@ -51,7 +51,6 @@ struct World {
     /// When each member must stop using its partitions, since it got no answer for a session timeout.
     expires_ms: Vec<u64>,
     waiting: Vec<Option<(RequestToken, u64)>>,
-    /// What the request that waits told, if it told what the member has.
     view: Arc<TopicsView>,
     restarts: usize,
     leaves: usize,
@@ -95,7 +94,8 @@ impl World {
             peer.join_command()
         } else if acknowledges {
             peer.owned = peer.given.clone();
-            ConsumerHeartbeat { owned: Some(peer.owned.clone()), ..peer.command() }
+            let topics = peer.topics.iter().map(|name| text(name)).collect();
+            ConsumerHeartbeat { owned: Some(peer.owned.clone()), topics: Some(topics), ..peer.command() }
         } else {
             peer.command()
         };
@@ -196,9 +196,6 @@ impl World {
                 ErrorCode::None => {
                     self.peers[index].learn(&reply);
                     self.expires_ms[index] = sent_ms + SESSION_TIMEOUT_MS;
-                    let peer = &mut self.peers[index];
-                    // It lets go at once of what it shall not have, but tells so only when it acknowledges.
-                    let _ = peer;
                 }
                 ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator => {}
                 ErrorCode::UnreleasedInstanceId => assert!(self.peers[index].instance.is_some()),
