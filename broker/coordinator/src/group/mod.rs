@@ -314,7 +314,8 @@ impl GroupCoordinator {
     /// The append failed with this code. If it is not known whether it took place, that is a failure too: should the
     /// records be committed after all, they are applied like any others. REQUEST_TIMED_OUT says that they are in the
     /// log and not committed in time: consumer groups, which are ahead of the log, count on them, since they can only be
-    /// lost together with this leadership. After any other code they go back to what the log has.
+    /// lost together with this leadership. After any other code they go back to what the log has. So an append
+    /// that was not made must be told before the next request of its group: what was decided after it counted on it.
     pub fn failed(&mut self, now: Now, ticket: Ticket, error: ErrorCode, effects: &mut Effects) {
         self.settle(now, ticket, Some(error), effects);
     }

@@ -24,8 +24,10 @@ enum Act {
     Partitions(i32),
     Subscribe(usize, bool),
     Pass(u64),
-    /// Appends on their way are committed, or the first of them fails.
-    Settle(bool),
+    /// Appends on their way are committed; or the last of them is refused; or the first is late.
+    Settle,
+    Refuse,
+    Late,
     FailOver,
 }
 
@@ -39,7 +41,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (1..9_i32).prop_map(Act::Partitions),
         1 => (0..MEMBERS, any::<bool>()).prop_map(|(index, both)| Act::Subscribe(index, both)),
         2 => (0..12_000_u64).prop_map(Act::Pass),
-        8 => prop_oneof![8 => Just(true), 1 => Just(false)].prop_map(Act::Settle),
+        8 => Just(Act::Settle),
+        1 => Just(Act::Refuse),
+        1 => Just(Act::Late),
         1 => Just(Act::FailOver),
     ];
     proptest::collection::vec(act, 1..140)
@@ -48,9 +52,15 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 struct World {
     h: Harness,
     peers: Vec<Peer>,
-    /// When each member must stop using its partitions, since it got no answer for a session timeout.
+    /// When each member stops using its partitions, unless it gets an answer before: it may have been told to let go of
+    /// some, and be removed when it has not by the rebalance timeout.
     expires_ms: Vec<u64>,
+    /// When a member that was told to let go of partitions stops, unless it said before that it has.
+    lets_go_ms: Vec<Option<u64>>,
     waiting: Vec<Option<(RequestToken, u64)>>,
+    /// Who did not get an answer, or an error, tells everything next time, as clients do, and so is told everything.
+    /// Since when: what was decided then has its time from then on.
+    unsure: Vec<Option<u64>>,
     view: Arc<TopicsView>,
     restarts: usize,
     leaves: usize,
@@ -70,7 +80,9 @@ impl World {
             h,
             peers: (0..MEMBERS).map(peer).collect(),
             expires_ms: vec![0; MEMBERS],
+            lets_go_ms: vec![None; MEMBERS],
             waiting: vec![None; MEMBERS],
+            unsure: vec![None; MEMBERS],
             view,
             restarts: 0,
             leaves: 0,
@@ -92,8 +104,14 @@ impl World {
         let command = if peer.epoch <= JOIN_EPOCH {
             (peer.owned, peer.given) = (Partitions::new(), Partitions::new());
             peer.join_command()
+        } else if self.unsure[index].is_some() {
+            peer.owned = peer.given.clone();
+            self.lets_go_ms[index] = None;
+            let (epoch, owned) = (peer.epoch, Some(peer.owned.clone()));
+            ConsumerHeartbeat { member_epoch: epoch, owned, ..peer.join_command() }
         } else if acknowledges {
             peer.owned = peer.given.clone();
+            self.lets_go_ms[index] = None;
             let topics = peer.topics.iter().map(|name| text(name)).collect();
             ConsumerHeartbeat { owned: Some(peer.owned.clone()), topics: Some(topics), ..peer.command() }
         } else {
@@ -104,6 +122,7 @@ impl World {
 
     /// The member stops: it uses nothing any more.
     fn forget(&mut self, index: usize) {
+        (self.lets_go_ms[index], self.unsure[index]) = (None, None);
         let peer = &mut self.peers[index];
         peer.epoch = JOIN_EPOCH;
         (peer.owned, peer.given) = (Partitions::new(), Partitions::new());
@@ -131,7 +150,11 @@ impl World {
                 self.waiting[index] = None;
                 self.peers[index].id = format!("m{index}-{}", self.restarts);
             }
-            Act::Lost(index) => self.waiting[index] = None,
+            Act::Lost(index) => {
+                if let Some((_, sent_ms)) = self.waiting[index].take() {
+                    self.unsure[index].get_or_insert(sent_ms);
+                }
+            }
             Act::Partitions(count) => {
                 self.view = topics(&[("t", count), ("u", 3)]);
                 self.bump_view();
@@ -139,7 +162,7 @@ impl World {
             Act::Subscribe(index, both) => {
                 let names: &[&str] = if both { &["t", "u"] } else { &["t"] };
                 self.peers[index].topics = names.iter().map(|name| (*name).to_owned()).collect();
-                if self.peers[index].epoch > JOIN_EPOCH {
+                if self.peers[index].epoch > JOIN_EPOCH && self.unsure[index].is_none() {
                     let names = Some(names.iter().copied().map(text).collect());
                     let command = ConsumerHeartbeat { topics: names, ..self.peers[index].command() };
                     self.send(index, command);
@@ -151,9 +174,20 @@ impl World {
                     self.stop_expired();
                 }
             }
-            Act::Settle(true) => self.h.commit(),
-            Act::Settle(false) if !self.h.appends.is_empty() => self.h.fail(ErrorCode::NotEnoughReplicas),
-            Act::Settle(false) => {}
+            Act::Settle => self.h.commit(),
+            Act::Refuse => {
+                if let Some(last) = self.h.appends.pop() {
+                    self.h.appends.insert(0, last);
+                    self.h.fail(ErrorCode::NotEnoughReplicas);
+                }
+            }
+            Act::Late => {
+                if let Some(first) = self.h.appends.first() {
+                    let records = first.records.clone();
+                    self.h.log.extend(records.into_iter().map(|record| (None, record)));
+                    self.h.fail(ErrorCode::RequestTimedOut);
+                }
+            }
             Act::FailOver => {
                 self.h.fail_over();
                 self.bump_view();
@@ -176,10 +210,11 @@ impl World {
         self.h.machine.set_topics(Arc::clone(&self.view));
     }
 
-    /// A client that got no answer for its session timeout uses nothing any more.
+    /// A client that got no answer for long uses nothing any more.
     fn stop_expired(&mut self) {
         for index in 0..MEMBERS {
-            if self.h.now.monotonic_ms >= self.expires_ms[index] && self.peers[index].epoch > JOIN_EPOCH {
+            let due_ms = self.expires_ms[index].min(self.lets_go_ms[index].unwrap_or(u64::MAX));
+            if self.h.now.monotonic_ms >= due_ms && self.peers[index].epoch > JOIN_EPOCH {
                 self.forget(index);
                 self.waiting[index] = None;
             }
@@ -192,10 +227,23 @@ impl World {
             let Some(reply) = self.h.replies.remove(&token) else { continue };
             self.waiting[index] = None;
             let Reply::ConsumerHeartbeat(reply) = reply else { panic!("{reply:?}") };
+            let lost_ms = self.unsure[index].take();
+            if reply.error != ErrorCode::None {
+                self.unsure[index] = Some(lost_ms.unwrap_or(sent_ms));
+            }
             match reply.error {
                 ErrorCode::None => {
+                    let used = uses(&self.peers[index]);
                     self.peers[index].learn(&reply);
-                    self.expires_ms[index] = sent_ms + SESSION_TIMEOUT_MS;
+                    self.expires_ms[index] = sent_ms + REBALANCE_TIMEOUT_MS;
+                    let given = &self.peers[index].given;
+                    let keeps_all = used.iter().all(|(topic, numbers)| {
+                        given.get(topic).is_some_and(|given| numbers.is_subset(given))
+                    });
+                    let told_ms = lost_ms.unwrap_or(sent_ms) + REBALANCE_TIMEOUT_MS;
+                    if !keeps_all {
+                        self.lets_go_ms[index].get_or_insert(told_ms);
+                    }
                 }
                 ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator => {}
                 ErrorCode::UnreleasedInstanceId => assert!(self.peers[index].instance.is_some()),
@@ -207,15 +255,10 @@ impl World {
         }
     }
 
-    /// What a member uses: what it was given, and what it has not told yet that it let go of.
     fn check(&self) {
         let mut used: BTreeMap<(Uuid, i32), usize> = BTreeMap::new();
         for (index, peer) in self.peers.iter().enumerate() {
-            let mut all = peer.given.clone();
-            for (topic, numbers) in &peer.owned {
-                all.entry(*topic).or_default().extend(numbers);
-            }
-            for (topic, numbers) in all {
+            for (topic, numbers) in uses(peer) {
                 for number in numbers {
                     if let Some(other) = used.insert((topic, number), index) {
                         panic!("{topic} {number} is used by {other} and {index}");
@@ -232,6 +275,7 @@ impl World {
         for round in 0..60 {
             // Static members whose former selves have not been heard of for long are let in.
             self.h.pass(if round < 20 { 3_000 } else { 100 });
+            self.stop_expired();
             self.h.commit();
             for index in 0..MEMBERS {
                 self.beat(index, true);
@@ -248,6 +292,15 @@ impl World {
         assert_eq!(i32::try_from(given).unwrap(), wanted);
         self.h.assert_replayed();
     }
+}
+
+/// What a member uses: what it was given, and what it has not told yet that it let go of.
+fn uses(peer: &Peer) -> Partitions {
+    let mut all = peer.given.clone();
+    for (topic, numbers) in &peer.owned {
+        all.entry(*topic).or_default().extend(numbers);
+    }
+    all
 }
 
 proptest! {
