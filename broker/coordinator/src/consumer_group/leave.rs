@@ -78,8 +78,7 @@ pub(crate) fn remove(
 /// The records that take a whole group out of the log.
 pub(crate) fn delete(group: &ConsumerGroup) -> Vec<ConsumerRecord> {
     let members: BTreeSet<&Text> = group.members().keys().chain(group.targets().keys()).collect();
-    let mut records: Vec<ConsumerRecord> =
-        members.into_iter().flat_map(|member_id| member_tombstones(member_id)).collect();
+    let mut records: Vec<ConsumerRecord> = members.into_iter().flat_map(member_tombstones).collect();
     records.extend(group.regexes().keys().map(|pattern| ConsumerRecord::Regex(pattern.clone(), None)));
     records.push(ConsumerRecord::TargetEpoch(None));
     records.push(ConsumerRecord::Group(None));

@@ -76,6 +76,9 @@ pub(crate) fn decide(group: &ConsumerGroup, context: &Context<'_>, update: Updat
     Draft { group, context, update: &update, records: Vec::new(), regexes: BTreeMap::new() }.decide()
 }
 
+/// Names and pattern.
+type Subscription<'a> = (&'a BTreeSet<Text>, Option<&'a Text>);
+
 struct Draft<'a> {
     group: &'a ConsumerGroup,
     context: &'a Context<'a>,
@@ -223,7 +226,7 @@ impl<'a> Draft<'a> {
 
     fn assign(&self, member: &ConsumerMember) -> BTreeMap<Text, Partitions> {
         let mut assigning = Assigning::default();
-        let mut shared: BTreeMap<(&BTreeSet<Text>, Option<&Text>), Arc<[Uuid]>> = BTreeMap::new();
+        let mut shared: BTreeMap<Subscription<'_>, Arc<[Uuid]>> = BTreeMap::new();
         let former = self.update.former_id.unwrap_or(self.update.member_id);
         let others = self
             .group

@@ -79,7 +79,9 @@ impl Turn<'_> {
         if group.state != GroupState::Empty {
             let upgraded = self.upgraded(group)?;
             converted.extend(encode(&group.id, &upgraded).map_err(|_| not_encoded())?);
-            upgraded.into_iter().for_each(|record| consumer.apply(record));
+            for record in upgraded {
+                consumer.apply(record);
+            }
         }
         Ok((LiveConsumer::new(consumer), converted))
     }

@@ -346,7 +346,7 @@ impl GroupCoordinator {
         match (pending.then, error) {
             (Then::Nothing, _) => {}
             (Then::Reply(token, reply) | Then::MetadataReply(token, reply), None) => {
-                effects.replies.push((token, reply))
+                effects.replies.push((token, reply));
             }
             (Then::Reply(token, reply), Some(error)) => {
                 effects.replies.push((token, reply.failed(offset_append_error(error))));

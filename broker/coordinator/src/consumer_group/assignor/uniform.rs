@@ -12,6 +12,11 @@ use uuid::Uuid;
 use super::Assigning;
 use crate::consumer_group::state::Partitions;
 
+/// What each member has.
+type Kept<'a> = BTreeMap<&'a Text, Vec<(Uuid, i32)>>;
+/// What nobody has.
+type Free = BTreeMap<Uuid, Vec<i32>>;
+
 /// Passes over all topics in search of a move. Each move makes the assignment more even, so there is an end; this one is
 /// for groups where it would be long in coming.
 const BALANCE_PASSES_MAX: usize = 32;
@@ -21,9 +26,7 @@ pub(super) fn assign(assigning: &Assigning<'_>) -> BTreeMap<Text, Partitions> {
 }
 
 /// What each member had and may keep, and what nobody has. A partition that two had goes to the first.
-fn kept<'a>(
-    assigning: &'a Assigning<'_>,
-) -> (BTreeMap<&'a Text, Vec<(Uuid, i32)>>, BTreeMap<Uuid, Vec<i32>>) {
+fn kept<'a>(assigning: &'a Assigning<'_>) -> (Kept<'a>, Free) {
     let mut taken: BTreeMap<Uuid, BTreeSet<i32>> = BTreeMap::new();
     let mut kept = BTreeMap::new();
     for (member_id, member) in &assigning.members {

@@ -2,6 +2,7 @@
 
 mod epochs;
 mod joining;
+mod migration;
 mod moving;
 mod schedule;
 
@@ -171,6 +172,10 @@ impl Harness {
 
     pub(super) fn described(&self) -> ConsumerGroupDescription {
         self.machine.describe_consumer_group("g").unwrap()
+    }
+
+    pub(super) fn described_if_consumer(&self) -> Option<ConsumerGroupDescription> {
+        self.machine.describe_consumer_group("g").ok()
     }
 
     /// The group's type and state as listed.
