@@ -13,6 +13,7 @@ use super::state::{
     LEAVE_STATIC_EPOCH, MemberMetadata, MemberState, partitions_of,
 };
 use super::update::{self, Context, Update, Updated};
+use crate::group::{MEMBER_TEXTS_BYTES_MAX, MEMBERS_PER_GROUP_MAX, PATTERNS_PER_GROUP_MAX};
 
 /// What follows from a heartbeat.
 #[derive(Debug)]
@@ -57,6 +58,9 @@ pub(crate) fn validate(command: &ConsumerHeartbeat, config: &ConsumerGroupConfig
     } else if command.member_epoch < LEAVE_STATIC_EPOCH {
         return invalid("MemberEpoch is invalid.");
     }
+    if texts_bytes(command) > MEMBER_TEXTS_BYTES_MAX {
+        return invalid("The subscription is too long.");
+    }
     if let Some(assignor) = &command.server_assignor
         && !config.assignors.contains(assignor)
     {
@@ -67,6 +71,13 @@ pub(crate) fn validate(command: &ConsumerHeartbeat, config: &ConsumerGroupConfig
         return Err(Refusal::new(ErrorCode::UnsupportedAssignor, message));
     }
     Ok(())
+}
+
+fn texts_bytes(command: &ConsumerHeartbeat) -> usize {
+    let optional = [&command.instance_id, &command.rack_id, &command.regex].into_iter().flatten();
+    let topics = command.topics.iter().flatten();
+    let always = [&command.member_id, &command.client_id];
+    optional.chain(topics).chain(always).map(|text| text.len()).sum()
 }
 
 /// Decides a valid heartbeat.
@@ -89,6 +100,7 @@ pub(crate) fn decide(
     let is_new = found.is_none();
     let replaced = former_id.and_then(|former_id| group.members().get(former_id)).map(taken_over);
     let member = replaced.as_ref().or(found);
+    has_room_for_pattern(group, command.regex.as_ref())?;
     let metadata = told(member.map(|member| &member.metadata), command, joins)?;
     let settled = former_id.is_none() && metadata.is_none() && is_settled(group, context, member);
     let (records, current) = if settled {
@@ -133,7 +145,7 @@ pub(crate) fn has_room(
     member_id: &Text,
     instance: Option<&Text>,
 ) -> Result<(), Refusal> {
-    let most = config.group_size_max.min(crate::group::MEMBERS_PER_GROUP_MAX);
+    let most = config.group_size_max.min(MEMBERS_PER_GROUP_MAX);
     let is_member = group.members().contains_key(member_id)
         || instance.is_some_and(|instance| group.static_member(instance).is_some());
     if is_member || group.members().len() < most {
@@ -141,6 +153,16 @@ pub(crate) fn has_room(
     }
     let message = format!("The consumer group has reached its maximum capacity of {most} members.");
     Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message))
+}
+
+fn has_room_for_pattern(group: &ConsumerGroup, pattern: Option<&Text>) -> Result<(), Refusal> {
+    let patterns = group.regex_counts();
+    let is_new = pattern.is_some_and(|pattern| !pattern.is_empty() && !patterns.contains_key(pattern));
+    if !is_new || patterns.len() < PATTERNS_PER_GROUP_MAX {
+        return Ok(());
+    }
+    let message = format!("A group may have at most {PATTERNS_PER_GROUP_MAX} different patterns.");
+    Err(Refusal::new(ErrorCode::InvalidRequest, message))
 }
 
 /// The member that the heartbeat is of, if there is one, or the static member whose place it takes.

@@ -20,8 +20,8 @@ use super::{GroupCoordinator, GroupState, Then, Turn};
 use crate::consumer_group::heartbeat::{self, Decision};
 use crate::consumer_group::update::Context;
 use crate::consumer_group::{
-    ConsumerGroup, ConsumerHeartbeat, ConsumerHeartbeatReply, ConsumerMember, ConsumerRecord, GroupOverrides,
-    JOIN_EPOCH, MemberState, Refusal, TopicsView, leave,
+    Assigned, ConsumerGroup, ConsumerHeartbeat, ConsumerHeartbeatReply, ConsumerMember, ConsumerRecord,
+    GroupOverrides, JOIN_EPOCH, MemberState, Refusal, TopicsView, leave,
 };
 
 /// Where a record of the group's log stands that is applied before its offset is known. Only offset commits carry one.
@@ -55,7 +55,7 @@ impl LiveConsumer {
     }
 
     /// Who may commit offsets: members by their epoch, and those who are nobody's member while there are none.
-    pub(crate) fn may_commit(&self, command: &OffsetCommit) -> Result<(), ErrorCode> {
+    pub(crate) fn may_commit(&self, command: &OffsetCommit, topics: &TopicsView) -> Result<(), ErrorCode> {
         let epoch = command.generation_id;
         if epoch < 0 && self.group.members().is_empty() {
             return Ok(());
@@ -69,6 +69,9 @@ impl LiveConsumer {
         if !transactional && !member.is_classic() && !command.takes_member_epoch {
             return Err(ErrorCode::UnsupportedVersion);
         }
+        if !member.is_classic() && (0..member.current.epoch).contains(&epoch) {
+            return had_since(member, command, epoch, topics);
+        }
         check_epoch(member, epoch)
     }
 
@@ -80,6 +83,29 @@ impl LiveConsumer {
         let member = self.group.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
         check_epoch(member, epoch)
     }
+}
+
+/// An older epoch is as good as the member's own where it has had every partition since then: only others' partitions
+/// have moved (KIP-1251).
+fn had_since(
+    member: &ConsumerMember,
+    command: &OffsetCommit,
+    epoch: i32,
+    topics: &TopicsView,
+) -> Result<(), ErrorCode> {
+    let current = &member.current;
+    let since = |id: uuid::Uuid, partition: i32| {
+        let of =
+            |partitions: &Assigned| partitions.get(&id).and_then(|numbers| numbers.get(&partition)).copied();
+        of(&current.assigned).or_else(|| of(&current.revoking))
+    };
+    let had = command.topics.iter().all(|(name, offsets)| {
+        topics.by_name(name).is_some_and(|topic| {
+            let mut numbers = offsets.iter().map(|offset| offset.partition);
+            numbers.all(|number| since(topic.id, number).is_some_and(|since| since <= epoch))
+        })
+    });
+    if had { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
 }
 
 fn check_epoch(member: &ConsumerMember, epoch: i32) -> Result<(), ErrorCode> {

@@ -71,6 +71,10 @@ pub const MEMBERS_PER_GROUP_MAX: usize = 100_000;
 pub const PENDING_MEMBERS_PER_GROUP_MAX: usize = 10_000;
 /// Bytes of names and metadata of all protocols of one member. One more is refused with INVALID_REQUEST.
 pub const MEMBER_PROTOCOLS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all texts that a member of a consumer group tells. One more is refused with INVALID_REQUEST.
+pub const MEMBER_TEXTS_BYTES_MAX: usize = 1 << 20;
+/// Patterns of one consumer group; each is matched against every topic. One more is refused with INVALID_REQUEST.
+pub const PATTERNS_PER_GROUP_MAX: usize = 1_000;
 /// How long a new member's JoinGroup may wait: it cannot send heartbeats yet, so nothing else tells that it is gone.
 pub const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 5 * 60 * 1000;
 

@@ -3,6 +3,7 @@
 mod epochs;
 mod joining;
 mod migration;
+mod mixed;
 mod moving;
 mod schedule;
 

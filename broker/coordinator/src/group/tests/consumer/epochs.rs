@@ -112,7 +112,10 @@ fn offsets_are_committed_and_fetched_with_the_member_epoch() {
     b.join(&mut h);
     settle(&mut h, &mut [&mut a, &mut b]);
     assert_eq!(h.commit_as("g", "a", a.epoch, 5), ErrorCode::None);
-    assert_eq!(h.commit_as("g", "a", old, 6), ErrorCode::StaleMemberEpoch);
+    assert_eq!(h.commit_as("g", "a", old, 5), ErrorCode::None, "it has had the partition since then");
+    let mut theirs = commit_command("g", &[("t", 0, 6), ("t", 1, 6)]);
+    (theirs.member_id, theirs.generation_id) = (text("a"), old);
+    assert_eq!(h.commit_offsets(theirs), [ErrorCode::StaleMemberEpoch; 2], "but not the other");
     assert_eq!(h.commit_as("g", "a", a.epoch + 1, 6), ErrorCode::StaleMemberEpoch);
     assert_eq!(h.commit_as("g", "nobody", a.epoch, 6), ErrorCode::UnknownMemberId);
     assert_eq!(h.commit_as("g", "", -1, 6), ErrorCode::UnknownMemberId);
