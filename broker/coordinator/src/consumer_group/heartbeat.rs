@@ -243,12 +243,29 @@ pub(crate) fn taken_over(former: &ConsumerMember) -> ConsumerMember {
     ConsumerMember { metadata: former.metadata.clone(), current }
 }
 
+/// Most heartbeats: nothing is copied for them.
+fn says_nothing_new(before: &MemberMetadata, command: &ConsumerHeartbeat) -> bool {
+    let as_before = |told: &Option<Text>, known: &Option<Text>| told.is_none() || told == known;
+    command.topics.is_none()
+        && command.regex.is_none()
+        && command.rebalance_timeout_ms.is_none_or(|timeout_ms| timeout_ms == before.rebalance_timeout_ms)
+        && as_before(&command.instance_id, &before.instance_id)
+        && as_before(&command.rack_id, &before.rack_id)
+        && as_before(&command.server_assignor, &before.server_assignor)
+        && command.client_id == before.client_id
+        && command.client_host == before.client_host
+        && before.classic.is_none()
+}
+
 /// What the member told, if that is new.
 fn told(
     before: Option<&MemberMetadata>,
     command: &ConsumerHeartbeat,
     joins: bool,
 ) -> Result<Option<MemberMetadata>, Refusal> {
+    if before.is_some_and(|before| says_nothing_new(before, command)) {
+        return Ok(None);
+    }
     let mut metadata = before.cloned().unwrap_or_default();
     let own = |text: &Text| text.detached();
     if let Some(instance) = &command.instance_id {

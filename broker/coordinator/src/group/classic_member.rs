@@ -35,6 +35,9 @@ impl Turn<'_> {
         token: RequestToken,
         command: &Join,
     ) -> Result<(), ErrorCode> {
+        if !self.machinery.topics_known {
+            return Err(ErrorCode::CoordinatorLoadInProgress);
+        }
         let Some(consumer) = group.consumer.as_deref() else { return Err(ErrorCode::UnknownMemberId) };
         let known_by_all =
             |name: &Text| consumer.group.classic_protocol_count(name) == consumer.group.classic_count();

@@ -123,9 +123,11 @@ pub(super) fn encode(id: &Text, records: &[ConsumerRecord]) -> Result<Vec<Coordi
 }
 
 impl GroupCoordinator {
-    /// The topics there are, after every change of the metadata. Groups look at them with their members' next requests.
+    /// The topics there are, after every change of the metadata. Groups look at them with their members' next requests;
+    /// before the first call members of consumer groups are told COORDINATOR_LOAD_IN_PROGRESS.
     pub fn set_topics(&mut self, topics: Arc<TopicsView>) {
         self.machinery.topics = topics;
+        self.machinery.topics_known = true;
     }
 
     /// What single groups have set of their own. Counts from the next request on.
@@ -157,6 +159,10 @@ impl GroupCoordinator {
             |refusal: Refusal| (token, Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(refusal)));
         let joins = command.member_epoch == JOIN_EPOCH;
         let mut ready = heartbeat::validate(command, &self.config.consumer);
+        if ready.is_ok() && !self.machinery.topics_known {
+            let error = ErrorCode::CoordinatorLoadInProgress;
+            ready = Err(Refusal::new(error, "The topics are not known yet."));
+        }
         if ready.is_ok() && joins {
             ready = self
                 .ensure_group(&command.group_id)

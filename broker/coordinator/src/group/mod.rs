@@ -129,6 +129,8 @@ struct Machinery {
     tickets: u64,
     /// The topics there are.
     topics: Arc<TopicsView>,
+    /// Whether they have been told: a group that took none for all would take everything from its members.
+    topics_known: bool,
     /// What single groups have set of their own.
     overrides: Arc<BTreeMap<Text, GroupOverrides>>,
 }

@@ -235,6 +235,11 @@ fn members_epochs_and_targets_survive_a_failover() {
     let before = h.described();
     let view = Arc::clone(&h.machine.machinery.topics);
     h.fail_over();
+    assert_eq!(
+        a.beat(&mut h).error,
+        ErrorCode::CoordinatorLoadInProgress,
+        "no topics known is not no topics"
+    );
     h.machine.set_topics(view);
     assert_eq!(h.described(), before);
     for peer in [&mut a, &mut b] {

@@ -165,3 +165,18 @@ fn an_empty_classic_group_becomes_a_consumer_group_and_back_and_keeps_its_offset
     assert_eq!((h.listing(), h.fetched("g")), (Some(("classic", "Stable")), vec![("t".to_owned(), 0, 3)]));
     h.assert_replayed();
 }
+
+#[test]
+fn what_a_member_tells_and_the_patterns_of_a_group_are_bounded() {
+    let mut h = harness(1);
+    let long = vec![text(&"x".repeat(1_000)); 1_100];
+    let join = Peer::new("a", &["t"]).join_command();
+    let reply = h.heartbeat(ConsumerHeartbeat { topics: Some(long), ..join.clone() });
+    assert_eq!(reply.error, ErrorCode::InvalidRequest);
+    for number in 0..=PATTERNS_PER_GROUP_MAX {
+        let (member_id, regex) = (text(&format!("m{number}")), Some(text(&format!("p{number}"))));
+        let reply = h.heartbeat(ConsumerHeartbeat { member_id, regex, topics: None, ..join.clone() });
+        let full = number == PATTERNS_PER_GROUP_MAX;
+        assert_eq!(reply.error, if full { ErrorCode::InvalidRequest } else { ErrorCode::None });
+    }
+}

@@ -109,6 +109,7 @@ fn what_cannot_be_upgraded_stays_as_it_is() {
     let mut config = consumer_config();
     config.consumer.group_size_max = 1;
     let mut h = Harness::new(config);
+    h.machine.set_topics(topics(&[("t", 4)]));
     h.form("g", 2);
     assert_eq!(Peer::new("m", &["t"]).join(&mut h), ErrorCode::GroupMaxSizeReached);
     // Its members' assignments are not the consumers'.
