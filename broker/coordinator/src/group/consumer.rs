@@ -69,10 +69,14 @@ impl LiveConsumer {
         if !transactional && !member.is_classic() && !command.takes_member_epoch {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        if !member.is_classic() && (0..member.current.epoch).contains(&epoch) {
-            return had_since(member, command, epoch, topics);
-        }
-        check_epoch(member, epoch)
+        let is_older = !member.is_classic() && (0..member.current.epoch).contains(&epoch);
+        let checked =
+            if is_older { had_since(member, command, epoch, topics) } else { check_epoch(member, epoch) };
+        // TxnOffsetCommit speaks of generations only.
+        checked.map_err(|error| match error {
+            ErrorCode::StaleMemberEpoch if transactional => ErrorCode::IllegalGeneration,
+            other => other,
+        })
     }
 
     /// Whether a member that fetches offsets is what it says.

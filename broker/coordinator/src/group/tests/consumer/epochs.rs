@@ -118,6 +118,10 @@ fn offsets_are_committed_and_fetched_with_the_member_epoch() {
     assert_eq!(h.commit_offsets(theirs), [ErrorCode::StaleMemberEpoch; 2], "but not the other");
     assert_eq!(h.commit_as("g", "a", a.epoch + 1, 6), ErrorCode::StaleMemberEpoch);
     assert_eq!(h.commit_as("g", "nobody", a.epoch, 6), ErrorCode::UnknownMemberId);
+    let transaction = Some(Transaction { producer_id: 1, producer_epoch: 0 });
+    let mut transactional = OffsetCommit { transaction, ..commit_command("g", &[("t", 1, 6)]) };
+    (transactional.member_id, transactional.generation_id) = (text("a"), a.epoch + 1);
+    assert_eq!(h.commit_offsets(transactional), [ErrorCode::IllegalGeneration]);
     assert_eq!(h.commit_as("g", "", -1, 6), ErrorCode::UnknownMemberId);
     let mut command = commit_command("g", &[("t", 0, 6)]);
     (command.member_id, command.generation_id, command.takes_member_epoch) = (text("a"), old, false);
