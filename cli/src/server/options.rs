@@ -141,6 +141,7 @@ fn groups(properties: &Properties) -> GroupOptions {
             initial_rebalance_delay_ms: ms(properties, "group.initial.rebalance.delay.ms"),
             offset_metadata_length_max: size(properties, "offset.metadata.max.bytes"),
             offsets_retention_ms: get_i64(properties, "offsets.retention.minutes").saturating_mul(60_000),
+            ..GroupConfig::default()
         },
         commit_timeout_ms: ms(properties, "offsets.commit.timeout.ms"),
         retention_check_ms: ms(properties, "offsets.retention.check.interval.ms"),

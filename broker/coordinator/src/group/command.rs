@@ -5,6 +5,8 @@ use bytes::Bytes;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
+use crate::consumer_group::{ConsumerHeartbeat, ConsumerHeartbeatReply};
+
 /// The time of a step. Timeouts count on the monotonic clock, so that a jump of the wall clock expires nobody;
 /// records and offsets carry the wall clock, because the next coordinator must understand them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,8 @@ pub enum Command {
     Heartbeat(Heartbeat),
     /// LeaveGroup.
     Leave(Leave),
+    /// ConsumerGroupHeartbeat (KIP-848).
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
     /// OffsetCommit and TxnOffsetCommit.
     OffsetCommit(OffsetCommit),
     /// OffsetDelete.
@@ -96,6 +100,8 @@ pub enum Reply {
     Heartbeat(ErrorCode),
     /// To LeaveGroup.
     Leave(LeaveReply),
+    /// To ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(ConsumerHeartbeatReply),
     /// To OffsetCommit and TxnOffsetCommit: one code a partition, in the order of the request.
     OffsetCommit(Vec<TopicResult>),
     /// To OffsetDelete.
@@ -299,6 +305,9 @@ pub struct OffsetCommit {
     pub group_instance_id: Option<Text>,
     /// Versions 2 to 4 of OffsetCommit: milliseconds to keep the offset. None (-1 on the wire): the broker's setting.
     pub retention_ms: Option<i64>,
+    /// Since version 9 of OffsetCommit `generation_id` may be a member epoch: those who join by ConsumerGroupHeartbeat
+    /// cannot commit by an older one.
+    pub takes_member_epoch: bool,
     /// Given: a TxnOffsetCommit; the offsets count once the transaction commits. The shell has verified with the
     /// transaction coordinator that this partition of the offsets topic is part of it.
     pub transaction: Option<Transaction>,
@@ -341,6 +350,7 @@ impl Command {
             Self::Sync(command) => &command.group_id,
             Self::Heartbeat(command) => &command.group_id,
             Self::Leave(command) => &command.group_id,
+            Self::ConsumerHeartbeat(command) => &command.group_id,
             Self::OffsetCommit(command) => &command.group_id,
             Self::OffsetDelete(command) => &command.group_id,
             Self::DeleteGroup { group_id } => group_id,
@@ -354,6 +364,7 @@ impl Command {
             Self::Sync(_) => Reply::Sync(SyncReply::refused(error)),
             Self::Heartbeat(_) => Reply::Heartbeat(error),
             Self::Leave(_) => Reply::Leave(LeaveReply { error, members: Vec::new() }),
+            Self::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
             Self::OffsetCommit(command) => Reply::OffsetCommit(command.results(error)),
             Self::OffsetDelete(_) => Reply::OffsetDelete(OffsetDeleteReply { error, topics: Vec::new() }),
             Self::DeleteGroup { .. } => Reply::DeleteGroup(error),

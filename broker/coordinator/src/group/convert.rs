@@ -26,6 +26,8 @@ const JOIN_SKIPS_ASSIGNMENT: i16 = 9;
 const SYNC_REQUIRES_PROTOCOL: i16 = 5;
 /// Since this version several members leave at once (KIP-345).
 const LEAVE_TAKES_SEVERAL: i16 = 3;
+/// Since this version a member epoch may stand for the generation (KIP-848).
+const COMMIT_TAKES_MEMBER_EPOCH: i16 = 9;
 /// Since this version a group that is not there is an error (KIP-1043).
 const DESCRIBE_NAMES_MISSING: i16 = 6;
 
@@ -188,9 +190,16 @@ impl OffsetCommit {
             member_id: request.member_id,
             group_instance_id: request.group_instance_id,
             retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
+            takes_member_epoch: true,
             transaction: None,
             topics,
         }
+    }
+
+    /// Of this version of OffsetCommit.
+    #[must_use]
+    pub fn of_version(self, version: i16) -> Self {
+        Self { takes_member_epoch: version >= COMMIT_TAKES_MEMBER_EPOCH, ..self }
     }
 
     /// From a TxnOffsetCommit, with no partition's error set.
@@ -215,6 +224,7 @@ impl OffsetCommit {
             member_id: request.member_id,
             group_instance_id: request.group_instance_id,
             retention_ms: None,
+            takes_member_epoch: true,
             transaction: Some(transaction),
             topics,
         }
@@ -281,7 +291,7 @@ impl From<GroupListing> for list_groups_response::Group {
         Self {
             group_id: listing.group_id,
             protocol_type: listing.protocol_type,
-            group_state: Text::from(listing.state.name()),
+            group_state: Text::from(listing.state),
             group_type: Text::from(listing.group_type),
         }
     }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
-use super::member::{LiveGroup, Member};
+use super::member::{CONSUMER_PROTOCOL_TYPE, LiveGroup, Member};
 use super::{GroupCoordinator, GroupState};
 
-/// The type of every group here, as ListGroups names it.
-const GROUP_TYPE: &str = "classic";
+/// The types of groups, as ListGroups names them.
+const CLASSIC_GROUP_TYPE: &str = "classic";
+const CONSUMER_GROUP_TYPE: &str = "consumer";
 
 /// A member of a described group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +59,9 @@ pub struct GroupListing {
     pub group_id: Text,
     /// Empty for one that never had members.
     pub protocol_type: Text,
-    /// Its state.
-    pub state: GroupState,
-    /// Always `classic`.
+    /// Its state, as Kafka prints it.
+    pub state: &'static str,
+    /// `classic` or `consumer`.
     pub group_type: &'static str,
 }
 
@@ -70,7 +71,9 @@ impl GroupCoordinator {
         if !self.leading {
             return Err(ErrorCode::NotCoordinator);
         }
-        let found = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
+        // Consumer groups are described by ConsumerGroupDescribe only.
+        let found = self.groups.get(group_id);
+        let found = found.filter(|group| group.state != GroupState::Dead && group.consumer.is_none());
         let Some(group) = found else {
             return Ok(GroupDescription {
                 error: ErrorCode::GroupIdNotFound,
@@ -99,19 +102,25 @@ impl GroupCoordinator {
         let passes = |names: &[Text], name: &str| {
             names.is_empty() || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
         };
-        if !passes(&filter.types, GROUP_TYPE) {
-            return Ok(Vec::new());
-        }
-        let listed = |group: &&LiveGroup| {
-            group.state != GroupState::Dead && passes(&filter.states, group.state.name())
+        let listing = |group: &LiveGroup| match &group.consumer {
+            Some(consumer) => GroupListing {
+                group_id: group.id.clone(),
+                protocol_type: Text::from_static(CONSUMER_PROTOCOL_TYPE),
+                state: consumer.group.state().name(),
+                group_type: CONSUMER_GROUP_TYPE,
+            },
+            None => GroupListing {
+                group_id: group.id.clone(),
+                protocol_type: group.protocol_type.clone().unwrap_or_default(),
+                state: group.state.name(),
+                group_type: CLASSIC_GROUP_TYPE,
+            },
         };
-        let listing = |group: &LiveGroup| GroupListing {
-            group_id: group.id.clone(),
-            protocol_type: group.protocol_type.clone().unwrap_or_default(),
-            state: group.state,
-            group_type: GROUP_TYPE,
+        let there = self.groups.values().filter(|group| group.state != GroupState::Dead);
+        let listed = |listing: &GroupListing| {
+            passes(&filter.types, listing.group_type) && passes(&filter.states, listing.state)
         };
-        Ok(self.groups.values().filter(listed).map(listing).collect())
+        Ok(there.map(listing).filter(listed).collect())
     }
 }
 

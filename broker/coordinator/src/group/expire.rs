@@ -33,7 +33,7 @@ impl GroupCoordinator {
     ) {
         let covered = covered(self.durable.group(group_id), |_| true);
         let found = self.with_group(now, effects, group_id, |turn, group| {
-            if group.state == GroupState::Empty {
+            if group.is_empty() {
                 turn.delete_group(group, covered, Some(token));
             } else {
                 turn.reply(token, Reply::DeleteGroup(ErrorCode::NonEmptyGroup));
@@ -81,7 +81,7 @@ impl GroupCoordinator {
             let nothing_left = expired.len() == durable.offsets.len()
                 && durable.pending.is_empty()
                 && group.appends_in_flight == 0;
-            if nothing_left && group.state == GroupState::Empty && group.pending_members.is_empty() {
+            if nothing_left && group.is_empty() && group.pending_members.is_empty() {
                 turn.delete_group(group, expired, None);
             } else {
                 turn.append_tombstones(group, expired);
@@ -100,13 +100,17 @@ impl Turn<'_> {
     ) {
         // Commits on their way come before the tombstones in the log.
         partitions.extend(group.in_flight.keys().cloned());
-        let Ok(record) = records::group_tombstone(&group.id) else { return };
+        let records = match &group.consumer {
+            Some(consumer) => consumer.tombstones(&group.id),
+            None => records::group_tombstone(&group.id).map(|record| vec![record]),
+        };
+        let Ok(records) = records else { return };
         for (member_id, mut deadline) in std::mem::take(&mut group.pending_members) {
             self.machinery.timers.cancel(&mut deadline, || group.session_key(&member_id));
         }
         // The group's own record goes last: a deletion cut short by a failure leaves a group that can be deleted again.
         self.append_tombstones(group, partitions);
-        self.append(group, vec![record], Vec::new(), None, Then::Deleted(token));
+        self.append(group, records, Vec::new(), None, Then::Deleted(token));
         group.transition(GroupState::Dead, self.now.wall_ms);
     }
 
@@ -132,6 +136,8 @@ fn covered(
 fn is_expired(group: &LiveGroup, committed: &CommittedOffset, now_ms: i64, retention_ms: i64) -> bool {
     let consumers = group.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE);
     let since_ms = match (&group.protocol_type, group.state) {
+        // Of a consumer group: what is not subscribed to.
+        _ if group.consumer.is_some() => committed.commit_timestamp_ms,
         // Only a store of offsets.
         (None, _) => committed.commit_timestamp_ms,
         (Some(_), GroupState::Empty) => group.state_timestamp_ms.unwrap_or(committed.commit_timestamp_ms),

@@ -28,6 +28,9 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn heartbeat(&mut self, group: &mut LiveGroup, command: &Heartbeat) -> ErrorCode {
+        if group.consumer.is_some() {
+            return self.beat_consumer_group(group, command).err().unwrap_or(ErrorCode::None);
+        }
         if let Err(error) = group.validate_member(&command.member_id, command.group_instance_id.as_ref()) {
             return error;
         }

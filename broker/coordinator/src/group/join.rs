@@ -64,6 +64,18 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn join(&mut self, group: &mut LiveGroup, token: RequestToken, command: &Join) -> Result<(), ErrorCode> {
+        if let Some(consumer) = &group.consumer {
+            if !consumer.group.members().is_empty() {
+                return self.join_consumer_group(group, token, command);
+            }
+            if !command.member_id.is_empty() {
+                return Err(ErrorCode::UnknownMemberId);
+            }
+            if command.protocol_type.is_empty() || command.protocols.is_empty() {
+                return Err(ErrorCode::InconsistentGroupProtocol);
+            }
+            self.empty_to_classic(group)?;
+        }
         // A static member that comes back takes its own place.
         let holder =
             command.group_instance_id.as_ref().and_then(|instance| group.static_members.get(instance));
@@ -154,7 +166,13 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn add_member(&mut self, group: &mut LiveGroup, token: RequestToken, command: &Join, member_id: Text) {
+    pub(super) fn add_member(
+        &mut self,
+        group: &mut LiveGroup,
+        token: RequestToken,
+        command: &Join,
+        member_id: Text,
+    ) {
         if group.members.is_empty() {
             group.protocol_type = Some(own(&command.protocol_type));
         }
@@ -426,6 +444,10 @@ impl Turn<'_> {
             self.reschedule_session(group, &member_id);
             group.pending_sync.insert(member_id);
         }
+    }
+
+    pub(super) fn cancel_join_timer(&mut self, group: &mut LiveGroup) {
+        self.machinery.timers.cancel(&mut group.join_timer, || join_key(&group.id));
     }
 
     fn arm_join_timer(&mut self, group: &mut LiveGroup, delay_ms: u64) {

@@ -4,7 +4,7 @@ use ottla_wire::error_code::ErrorCode;
 
 use super::command::{Effects, Leave, LeaveReply, MemberIdentity, Now, Reply, RequestToken};
 use super::member::LiveGroup;
-use super::{GroupCoordinator, Turn};
+use super::{GroupCoordinator, GroupState, Turn};
 
 impl GroupCoordinator {
     pub(super) fn leave(&mut self, now: Now, token: RequestToken, command: Leave, effects: &mut Effects) {
@@ -12,6 +12,14 @@ impl GroupCoordinator {
         if group_id.is_empty() {
             let reply = LeaveReply { error: ErrorCode::InvalidGroupId, members: Vec::new() };
             effects.replies.push((token, Reply::Leave(reply)));
+            return;
+        }
+        let of_consumers = |group: &LiveGroup| group.consumer.is_some() && group.state != GroupState::Dead;
+        if self.groups.get(&group_id).is_some_and(of_consumers) {
+            let id = group_id.clone();
+            self.with_group(now, effects, &id, |turn, group| {
+                turn.leave_consumer_group(group, token, Leave { group_id, members });
+            });
             return;
         }
         let errors = self.with_group(now, effects, &group_id, |turn, group| {

@@ -13,6 +13,7 @@ use ottla_wire::persisted::ConsumerProtocolSubscription;
 use ottla_wire::text::Text;
 
 use super::command::{JoinedMember, Protocol, RequestToken};
+use super::consumer::LiveConsumer;
 use super::records::{own, own_bytes};
 use super::state::{DurableGroup, GroupMetadata, StoredMember, TopicPartition};
 use super::timers::{Deadline, TimerKey, TimerKind};
@@ -149,6 +150,8 @@ pub(crate) struct LiveGroup {
     pub(crate) in_flight: BTreeMap<TopicPartition, u32>,
     /// Appends about this group on their way.
     pub(crate) appends_in_flight: u32,
+    /// Given for consumer groups (KIP-848). Then what is above of members is as of an empty classic group.
+    pub(crate) consumer: Option<Box<LiveConsumer>>,
 }
 
 impl LiveGroup {
@@ -174,13 +177,25 @@ impl LiveGroup {
             subscribed_topics: None,
             in_flight: BTreeMap::new(),
             appends_in_flight: 0,
+            consumer: None,
         }
     }
 
     /// As the log has it, when leadership begins.
     pub(crate) fn from_durable(id: Text, durable: &DurableGroup) -> Self {
+        if let Some(consumer) = &durable.consumer {
+            let consumer = Some(Box::new(LiveConsumer::new((**consumer).clone())));
+            return Self { consumer, ..Self::new(id) };
+        }
+        match &durable.metadata {
+            Some(metadata) => Self::from_metadata(id, metadata),
+            None => Self::new(id),
+        }
+    }
+
+    /// A classic group as the log has it.
+    pub(crate) fn from_metadata(id: Text, metadata: &GroupMetadata) -> Self {
         let mut group = Self::new(id);
-        let Some(metadata) = &durable.metadata else { return group };
         group.state = if metadata.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
         group.state_timestamp_ms = metadata.state_timestamp_ms;
         group.protocol_type.clone_from(&metadata.protocol_type);
@@ -378,6 +393,9 @@ impl LiveGroup {
     /// Whether offsets of the topic must be kept. A consumer group whose subscriptions cannot be read counts as
     /// subscribed to everything.
     pub(crate) fn is_subscribed(&self, topic: &Text) -> bool {
+        if let Some(consumer) = &self.consumer {
+            return consumer.group.is_subscribed(topic);
+        }
         match &self.subscribed_topics {
             Some(topics) => topics.contains(topic),
             None => self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE),
@@ -387,10 +405,17 @@ impl LiveGroup {
     /// Nothing that anybody would miss: no members, nothing logged, nothing on its way.
     pub(crate) fn is_bare(&self) -> bool {
         self.members.is_empty()
+            && self.consumer.is_none()
             && self.pending_members.is_empty()
             && self.appends_in_flight == 0
             && self.state == GroupState::Empty
             && self.generation == 0
+    }
+
+    /// Nobody is in it, so it may be deleted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state == GroupState::Empty
+            && self.consumer.as_ref().is_none_or(|consumer| consumer.group.members().is_empty())
     }
 
     pub(crate) fn session_key(&self, member_id: &Text) -> TimerKey {

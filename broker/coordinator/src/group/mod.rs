@@ -16,14 +16,19 @@
 //! taken back. Soft state (who is a member *now*, who waits for what) is what Kafka calls the classic group's
 //! in-memory state; a failover loses it, as told at the head of `member.rs`.
 
+mod classic_member;
 mod command;
+mod consumer;
 mod convert;
+mod convert_consumer;
 mod describe;
+mod describe_consumer;
 mod expire;
 mod heartbeat;
 mod join;
 mod leave;
 mod member;
+mod migrate;
 mod offsets;
 mod records;
 mod state;
@@ -33,10 +38,13 @@ mod tests;
 mod timers;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
+
+use crate::consumer_group::{ConsumerGroupConfig, ConsumerHeartbeatReply, GroupOverrides, TopicsView};
 
 pub use command::{
     Append, Command, CoordinatorRecord, Effects, Heartbeat, Join, JoinReply, JoinedMember, Leave, LeaveReply,
@@ -45,6 +53,7 @@ pub use command::{
 };
 pub use convert::Client;
 pub use describe::{GroupDescription, GroupFilter, GroupListing, MemberDescription};
+pub use describe_consumer::{ConsumerGroupDescription, ConsumerMemberDescription, DescribedPartitions};
 pub use member::GroupState;
 pub use offsets::{FetchedOffset, FetchedTopic};
 pub use records::{Applied, RecordError};
@@ -62,6 +71,10 @@ pub const MEMBERS_PER_GROUP_MAX: usize = 100_000;
 pub const PENDING_MEMBERS_PER_GROUP_MAX: usize = 10_000;
 /// Bytes of names and metadata of all protocols of one member. One more is refused with INVALID_REQUEST.
 pub const MEMBER_PROTOCOLS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all texts that a member of a consumer group tells. One more is refused with INVALID_REQUEST.
+pub const MEMBER_TEXTS_BYTES_MAX: usize = 1 << 20;
+/// Patterns of one consumer group; each is matched against every topic. One more is refused with INVALID_REQUEST.
+pub const PATTERNS_PER_GROUP_MAX: usize = 1_000;
 /// How long a new member's JoinGroup may wait: it cannot send heartbeats yet, so nothing else tells that it is gone.
 pub const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 5 * 60 * 1000;
 
@@ -80,6 +93,8 @@ pub struct GroupConfig {
     pub offset_metadata_length_max: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// Of consumer groups (KIP-848).
+    pub consumer: ConsumerGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -91,6 +106,7 @@ impl Default for GroupConfig {
             initial_rebalance_delay_ms: 3_000,
             offset_metadata_length_max: 4_096,
             offsets_retention_ms: 10_080 * 60 * 1000,
+            consumer: ConsumerGroupConfig::default(),
         }
     }
 }
@@ -111,6 +127,12 @@ struct Machinery {
     timers: Timers,
     pending: BTreeMap<Ticket, PendingAppend>,
     tickets: u64,
+    /// The topics there are.
+    topics: Arc<TopicsView>,
+    /// Whether they have been told: a group that took none for all would take everything from its members.
+    topics_known: bool,
+    /// What single groups have set of their own.
+    overrides: Arc<BTreeMap<Text, GroupOverrides>>,
 }
 
 /// An append on its way.
@@ -120,6 +142,10 @@ struct PendingAppend {
     /// Partitions whose offsets it commits or deletes.
     partitions: Vec<TopicPartition>,
     then: Then,
+    /// Of a consumer group, which is ahead of the log by these.
+    ahead: Vec<CoordinatorRecord>,
+    /// Answers that changed nothing themselves, but tell what this append makes true.
+    followers: Vec<(RequestToken, Reply)>,
 }
 
 /// What follows from an append's fate.
@@ -129,6 +155,8 @@ enum Then {
     Nothing,
     /// The reply if it is committed; its form with an error if not.
     Reply(RequestToken, Reply),
+    /// Likewise, of what is no offset commit.
+    MetadataReply(RequestToken, Reply),
     /// The generation's assignment counts.
     Assigned(PendingAssignment),
     /// A returned static member holds its place.
@@ -164,7 +192,13 @@ impl Turn<'_> {
         for partition in &partitions {
             *group.in_flight.entry(partition.clone()).or_default() += 1;
         }
-        let pending = PendingAppend { group: group.id.clone(), partitions, then };
+        let pending = PendingAppend {
+            group: group.id.clone(),
+            partitions,
+            then,
+            ahead: Vec::new(),
+            followers: Vec::new(),
+        };
         self.machinery.pending.insert(ticket, pending);
         self.effects.appends.push(Append { ticket, records, transaction });
     }
@@ -221,6 +255,7 @@ impl GroupCoordinator {
         let mut turn = Turn { now, config: &self.config, machinery: &mut self.machinery, effects };
         for group in self.groups.values_mut() {
             turn.reschedule_all_sessions(group);
+            turn.arm_consumer_timers(group);
             if group.members.len() > self.config.group_size_max {
                 turn.rebalance_or_complete_join(group);
             }
@@ -233,8 +268,12 @@ impl GroupCoordinator {
         self.leading = false;
         let error = ErrorCode::NotCoordinator;
         for (_, pending) in std::mem::take(&mut self.machinery.pending) {
+            let followers = pending.followers.into_iter();
+            effects.replies.extend(followers.map(|(token, reply)| (token, reply.failed(error))));
             match pending.then {
-                Then::Reply(token, reply) => effects.replies.push((token, reply.failed(error))),
+                Then::Reply(token, reply) | Then::MetadataReply(token, reply) => {
+                    effects.replies.push((token, reply.failed(error)));
+                }
                 Then::Deleted(Some(token)) => effects.replies.push((token, Reply::DeleteGroup(error))),
                 Then::Nothing | Then::Deleted(None) | Then::Assigned(_) | Then::Replaced(_) => {}
             }
@@ -264,6 +303,7 @@ impl GroupCoordinator {
             Command::Sync(command) => self.sync(now, token, command, effects),
             Command::Heartbeat(command) => self.heartbeat(now, token, &command, effects),
             Command::Leave(command) => self.leave(now, token, command, effects),
+            Command::ConsumerHeartbeat(command) => self.consumer_heartbeat(now, token, &command, effects),
             Command::OffsetCommit(command) => self.commit_offsets(now, token, command, effects),
             Command::OffsetDelete(command) => self.delete_offsets(now, token, command, effects),
             Command::DeleteGroup { group_id } => self.delete_group(now, token, &group_id, effects),
@@ -278,7 +318,10 @@ impl GroupCoordinator {
     }
 
     /// The append failed with this code. If it is not known whether it took place, that is a failure too: should the
-    /// records be committed after all, they are applied like any others.
+    /// records be committed after all, they are applied like any others. REQUEST_TIMED_OUT says that they are in the
+    /// log and not committed in time: consumer groups, which are ahead of the log, count on them, since they can only be
+    /// lost together with this leadership. After any other code they go back to what the log has. So an append
+    /// that was not made must be told before the next request of its group: what was decided after it counted on it.
     pub fn failed(&mut self, now: Now, ticket: Ticket, error: ErrorCode, effects: &mut Effects) {
         self.settle(now, ticket, Some(error), effects);
     }
@@ -296,11 +339,26 @@ impl GroupCoordinator {
                 }
             }
         }
+        if let Some(error) = error
+            && !pending.ahead.is_empty()
+        {
+            self.consumer_append_failed(now, &pending.group, &pending.ahead, error, effects);
+        }
+        for (token, reply) in pending.followers {
+            let reply = error
+                .map_or_else(|| reply.clone(), |error| reply.clone().failed(metadata_append_error(error)));
+            effects.replies.push((token, reply));
+        }
         match (pending.then, error) {
             (Then::Nothing, _) => {}
-            (Then::Reply(token, reply), None) => effects.replies.push((token, reply)),
+            (Then::Reply(token, reply) | Then::MetadataReply(token, reply), None) => {
+                effects.replies.push((token, reply));
+            }
             (Then::Reply(token, reply), Some(error)) => {
                 effects.replies.push((token, reply.failed(offset_append_error(error))));
+            }
+            (Then::MetadataReply(token, reply), Some(error)) => {
+                effects.replies.push((token, reply.failed(metadata_append_error(error))));
             }
             (Then::Assigned(assignment), error) => {
                 let error = error.map(metadata_append_error);
@@ -393,6 +451,10 @@ impl GroupCoordinator {
 impl Turn<'_> {
     /// A timer's entry came up; whether it is due, its deadline knows.
     fn timer_up(&mut self, group: &mut LiveGroup, key: TimerKey) {
+        if group.consumer.is_some() {
+            self.consumer_timer_up(group, key);
+            return;
+        }
         let now_ms = self.now.monotonic_ms;
         let timers = &mut self.machinery.timers;
         match key.kind.clone() {
@@ -418,6 +480,8 @@ impl Turn<'_> {
                     self.sync_timer_expired(group);
                 }
             }
+            // Of consumer groups; this one was one.
+            TimerKind::Revocation(_) | TimerKind::Rejoin(_) | TimerKind::Resync(_) => {}
         }
     }
 }
@@ -430,6 +494,7 @@ impl Reply {
             Self::Sync(_) => Self::Sync(SyncReply::refused(error)),
             Self::Heartbeat(_) => Self::Heartbeat(error),
             Self::Leave(_) => Self::Leave(LeaveReply { error, members: Vec::new() }),
+            Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
             Self::OffsetCommit(mut topics) => {
                 for (_, code) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                     if *code == ErrorCode::None {

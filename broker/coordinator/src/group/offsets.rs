@@ -13,6 +13,7 @@ use super::member::{CONSUMER_PROTOCOL_TYPE, LiveGroup};
 use super::records::{self, own};
 use super::state::{CommittedOffset, TopicPartition};
 use super::{GroupCoordinator, GroupState, Then, Turn};
+use crate::consumer_group::TopicsView;
 
 /// The offset that means that there is none.
 const NO_OFFSET: i64 = -1;
@@ -157,7 +158,7 @@ impl Turn<'_> {
         token: RequestToken,
         command: &OffsetCommit,
     ) -> Result<(), ErrorCode> {
-        may_commit(group, command)?;
+        may_commit(group, command, &self.machinery.topics)?;
         if matches!(group.state, GroupState::Stable | GroupState::PreparingRebalance) {
             self.reschedule_session(group, &command.member_id);
         }
@@ -254,7 +255,10 @@ impl Turn<'_> {
 }
 
 /// Who may commit: members of this generation; and those who are nobody's member while the group has none.
-fn may_commit(group: &LiveGroup, command: &OffsetCommit) -> Result<(), ErrorCode> {
+fn may_commit(group: &LiveGroup, command: &OffsetCommit, topics: &TopicsView) -> Result<(), ErrorCode> {
+    if let Some(consumer) = &group.consumer {
+        return consumer.may_commit(command, topics);
+    }
     let transactional = command.transaction.is_some();
     if command.generation_id < 0 && group.state == GroupState::Empty {
         return Ok(());

@@ -6,7 +6,8 @@
 //! | 2        | GroupMetadataKey         | 3                                                                |
 //!
 //! These are the newest versions without tagged fields, as Kafka 4.3 writes them. All versions are read. Records of
-//! other kinds (KIP-848, share and streams groups) are skipped.
+//! consumer groups (KIP-848) are in [`crate::consumer_group::records`]; those of other kinds (share and streams groups)
+//! are skipped.
 
 use bytes::Bytes;
 use ottla_wire::decode::DecodeError;
@@ -19,6 +20,7 @@ use ottla_wire::text::Text;
 
 use super::command::CoordinatorRecord;
 use super::state::{CommittedOffset, GroupMetadata, StoredMember, TopicPartition};
+use crate::consumer_group::ConsumerRecord;
 
 /// Types of keys.
 const OFFSET_COMMIT_KEYS: [i16; 2] = [0, 1];
@@ -59,6 +61,7 @@ pub enum RecordError {
 pub(crate) enum Record {
     Offset { group: Text, partition: TopicPartition, value: Option<CommittedOffset> },
     Group { group: Text, metadata: Option<GroupMetadata> },
+    Consumer { group: Text, record: ConsumerRecord },
     Other,
 }
 
@@ -85,7 +88,8 @@ pub(crate) fn decode(key: &Bytes, value: Option<&Bytes>) -> Result<Record, Recor
         let metadata = value.map(|value| decode_group(kind, value)).transpose()?;
         return Ok(Record::Group { group: own(&key.group), metadata });
     }
-    Ok(Record::Other)
+    let consumer = crate::consumer_group::records::decode(kind, key, value)?;
+    Ok(consumer.map_or(Record::Other, |(group, record)| Record::Consumer { group, record }))
 }
 
 /// The value and its version.

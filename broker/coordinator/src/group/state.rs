@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ottla_wire::text::Text;
 
 use super::records::{self, Applied, Record, RecordError};
+use crate::consumer_group::{ConsumerGroup, ConsumerRecord};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,8 +79,10 @@ pub struct GroupMetadata {
 /// A group as the log has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DurableGroup {
-    /// None: only offsets.
+    /// None: only offsets, or a consumer group.
     pub metadata: Option<GroupMetadata>,
+    /// Given for consumer groups (KIP-848).
+    pub consumer: Option<Box<ConsumerGroup>>,
     /// What is committed.
     pub offsets: BTreeMap<TopicPartition, CommittedOffset>,
     /// The producers with an open transaction that commits an offset of the partition.
@@ -137,6 +140,7 @@ impl DurableState {
                 }
                 self.drop_if_bare(&group);
             }
+            Record::Consumer { group, record } => self.apply_consumer(group, record),
         }
         Ok(Applied::Changed)
     }
@@ -157,6 +161,22 @@ impl DurableState {
                 }
             }
             self.drop_if_bare(&group);
+        }
+    }
+
+    /// A part of a consumer group. What ends a part that is not there changes nothing: a compacted log may have
+    /// tombstones of groups that are long gone.
+    fn apply_consumer(&mut self, group: Text, record: ConsumerRecord) {
+        if record.is_tombstone() {
+            let Some(found) = self.groups.get_mut(&group) else { return };
+            match &mut found.consumer {
+                consumer @ Some(_) if matches!(record, ConsumerRecord::Group(None)) => *consumer = None,
+                Some(consumer) => consumer.apply(record),
+                None => {}
+            }
+            self.drop_if_bare(&group);
+        } else {
+            self.groups.entry(group).or_default().consumer.get_or_insert_default().apply(record);
         }
     }
 
@@ -194,7 +214,10 @@ impl DurableState {
 
     fn drop_if_bare(&mut self, group: &Text) {
         let bare = |found: &DurableGroup| {
-            found.metadata.is_none() && found.offsets.is_empty() && found.pending.is_empty()
+            found.metadata.is_none()
+                && found.consumer.is_none()
+                && found.offsets.is_empty()
+                && found.pending.is_empty()
         };
         if self.groups.get(group).is_some_and(bare) {
             self.groups.remove(group);

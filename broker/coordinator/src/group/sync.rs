@@ -44,6 +44,9 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn sync(&mut self, group: &mut LiveGroup, token: RequestToken, command: &Sync) -> Result<(), ErrorCode> {
+        if group.consumer.is_some() {
+            return self.sync_consumer_group(group, token, command);
+        }
         group.validate_member(&command.member_id, command.group_instance_id.as_ref())?;
         if command.generation_id != group.generation {
             return Err(ErrorCode::IllegalGeneration);

@@ -13,6 +13,12 @@ use ottla_wire::text::Text;
 pub(crate) enum TimerKind {
     /// A member (or a member id that was handed out and not used yet) has been silent for its session timeout.
     Session(Text),
+    /// A member of a consumer group had its rebalance timeout to let go of partitions (KIP-848).
+    Revocation(Text),
+    /// A classic member of a consumer group had its rebalance timeout to join again.
+    Rejoin(Text),
+    /// A classic member of a consumer group had its rebalance timeout to sync.
+    Resync(Text),
     /// The join phase of a rebalance ends: the initial delay or the rebalance timeout.
     Join,
     /// Members that have not synced within the rebalance timeout are dropped (KAFKA-13435).

@@ -1,5 +1,6 @@
 //! Tests of the machine: a harness that plays the shell, and one file per subject.
 
+mod consumer;
 mod expiry;
 mod failover;
 mod membership;
@@ -344,6 +345,7 @@ pub(super) fn commit_command(group: &str, offsets: &[(&str, i32, i64)]) -> Offse
         member_id: text(""),
         group_instance_id: None,
         retention_ms: None,
+        takes_member_epoch: true,
         transaction: None,
         topics: offsets.iter().map(one).collect(),
     }

@@ -1,0 +1,532 @@
+//! Consumer groups (KIP-848) within the machine: decisions are those of [`crate::consumer_group`]; here are their
+//! appends, timers and answers.
+//!
+//! A consumer group is ahead of the log: what is decided counts for the next request at once, since members need not
+//! wait for each other. Answers wait until everything that they tell is committed. If an append fails, the group is again
+//! what the log and the appends still on their way make of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_wire::encode::EncodeError;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::text::Text;
+
+use super::command::{CoordinatorRecord, Effects, Now, OffsetCommit, Reply, RequestToken, Ticket};
+use super::member::{LiveGroup, milliseconds};
+use super::records::{self, Record};
+use super::timers::{Deadline, TimerKey, TimerKind};
+use super::{GroupCoordinator, GroupState, Then, Turn};
+use crate::consumer_group::heartbeat::{self, Decision};
+use crate::consumer_group::update::Context;
+use crate::consumer_group::{
+    Assigned, ConsumerGroup, ConsumerHeartbeat, ConsumerHeartbeatReply, ConsumerMember, ConsumerRecord,
+    GroupOverrides, JOIN_EPOCH, MemberState, Refusal, TopicsView, leave,
+};
+
+/// Where a record of the group's log stands that is applied before its offset is known. Only offset commits carry one.
+const NO_RECORD_OFFSET: i64 = -1;
+/// How soon patterns are resolved again after topics have changed: many may change one after the other.
+const REGEX_REFRESH_PAUSE_MS: u64 = 10_000;
+
+/// A consumer group as the leader sees it now.
+#[derive(Debug)]
+pub(crate) struct LiveConsumer {
+    /// With everything that was decided.
+    pub(crate) group: ConsumerGroup,
+    /// By what they are for; none is kept that is not armed.
+    timers: BTreeMap<TimerKind, Deadline>,
+    /// The topics that the group epoch goes by.
+    looked_at: Option<i64>,
+    /// The topics that patterns were resolved against, and when on the monotonic clock.
+    resolved: Option<(i64, u64)>,
+    /// The last append about it.
+    last_append: Option<Ticket>,
+}
+
+impl LiveConsumer {
+    pub(crate) fn new(group: ConsumerGroup) -> Self {
+        Self { group, timers: BTreeMap::new(), looked_at: None, resolved: None, last_append: None }
+    }
+
+    /// The records that take it out of the log.
+    pub(crate) fn tombstones(&self, id: &Text) -> Result<Vec<CoordinatorRecord>, EncodeError> {
+        encode(id, &leave::delete(&self.group))
+    }
+
+    /// Who may commit offsets: members by their epoch, and those who are nobody's member while there are none.
+    pub(crate) fn may_commit(&self, command: &OffsetCommit, topics: &TopicsView) -> Result<(), ErrorCode> {
+        let epoch = command.generation_id;
+        if epoch < 0 && self.group.members().is_empty() {
+            return Ok(());
+        }
+        let transactional = command.transaction.is_some();
+        let names_nobody = command.member_id.is_empty() && command.group_instance_id.is_none();
+        if transactional && epoch < 0 && names_nobody {
+            return Ok(());
+        }
+        let member = self.group.members().get(&command.member_id).ok_or(ErrorCode::UnknownMemberId)?;
+        if !transactional && !member.is_classic() && !command.takes_member_epoch {
+            return Err(ErrorCode::UnsupportedVersion);
+        }
+        let is_older = !member.is_classic() && (0..member.current.epoch).contains(&epoch);
+        let checked =
+            if is_older { had_since(member, command, epoch, topics) } else { check_epoch(member, epoch) };
+        // TxnOffsetCommit speaks of generations only.
+        checked.map_err(|error| match error {
+            ErrorCode::StaleMemberEpoch if transactional => ErrorCode::IllegalGeneration,
+            other => other,
+        })
+    }
+
+    /// Whether a member that fetches offsets is what it says.
+    pub(crate) fn may_fetch(&self, member_id: Option<&Text>, epoch: i32) -> Result<(), ErrorCode> {
+        let Some(member_id) = member_id.filter(|member_id| !member_id.is_empty() || epoch >= 0) else {
+            return if epoch < 0 { Ok(()) } else { Err(ErrorCode::UnknownMemberId) };
+        };
+        let member = self.group.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
+        check_epoch(member, epoch)
+    }
+}
+
+/// An older epoch is as good as the member's own where it has had every partition since then: only others' partitions
+/// have moved (KIP-1251).
+fn had_since(
+    member: &ConsumerMember,
+    command: &OffsetCommit,
+    epoch: i32,
+    topics: &TopicsView,
+) -> Result<(), ErrorCode> {
+    let current = &member.current;
+    let since = |id: uuid::Uuid, partition: i32| {
+        let of =
+            |partitions: &Assigned| partitions.get(&id).and_then(|numbers| numbers.get(&partition)).copied();
+        of(&current.assigned).or_else(|| of(&current.revoking))
+    };
+    let had = command.topics.iter().all(|(name, offsets)| {
+        topics.by_name(name).is_some_and(|topic| {
+            let mut numbers = offsets.iter().map(|offset| offset.partition);
+            numbers.all(|number| since(topic.id, number).is_some_and(|since| since <= epoch))
+        })
+    });
+    if had { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
+}
+
+fn check_epoch(member: &ConsumerMember, epoch: i32) -> Result<(), ErrorCode> {
+    if epoch == member.current.epoch {
+        Ok(())
+    } else if member.is_classic() {
+        Err(ErrorCode::IllegalGeneration)
+    } else {
+        Err(ErrorCode::StaleMemberEpoch)
+    }
+}
+
+pub(super) fn encode(id: &Text, records: &[ConsumerRecord]) -> Result<Vec<CoordinatorRecord>, EncodeError> {
+    records.iter().map(|record| crate::consumer_group::records::encode(id, record)).collect()
+}
+
+impl GroupCoordinator {
+    /// The topics there are, after every change of the metadata. Groups look at them with their members' next requests;
+    /// before the first call members of consumer groups are told COORDINATOR_LOAD_IN_PROGRESS.
+    pub fn set_topics(&mut self, topics: Arc<TopicsView>) {
+        self.machinery.topics = topics;
+        self.machinery.topics_known = true;
+    }
+
+    /// What single groups have set of their own. Counts from the next request on.
+    pub fn set_overrides(&mut self, overrides: Arc<BTreeMap<Text, GroupOverrides>>) {
+        self.machinery.overrides = overrides;
+    }
+
+    /// Whether someone who fetches offsets as a member is one. `member_id` none and `member_epoch` -1: it does not say
+    /// that it is. Classic groups do not ask.
+    pub fn may_fetch_offsets(
+        &self,
+        group_id: &str,
+        member_id: Option<&Text>,
+        member_epoch: i32,
+    ) -> Result<(), ErrorCode> {
+        let group = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
+        let consumer = group.and_then(|group| group.consumer.as_ref());
+        consumer.map_or(Ok(()), |consumer| consumer.may_fetch(member_id, member_epoch))
+    }
+
+    pub(super) fn consumer_heartbeat(
+        &mut self,
+        now: Now,
+        token: RequestToken,
+        command: &ConsumerHeartbeat,
+        effects: &mut Effects,
+    ) {
+        let refuse =
+            |refusal: Refusal| (token, Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(refusal)));
+        let joins = command.member_epoch == JOIN_EPOCH;
+        let mut ready = heartbeat::validate(command, &self.config.consumer);
+        if ready.is_ok() && !self.machinery.topics_known {
+            let error = ErrorCode::CoordinatorLoadInProgress;
+            ready = Err(Refusal::new(error, "The topics are not known yet."));
+        }
+        if ready.is_ok() && joins {
+            ready = self
+                .ensure_group(&command.group_id)
+                .map_err(|error| Refusal::new(error, "There are too many groups."));
+        }
+        if let Err(refusal) = ready {
+            effects.replies.push(refuse(refusal));
+            return;
+        }
+        let found = self.with_group(now, effects, &command.group_id, |turn, group| {
+            if let Err(refusal) = turn.consumer_heartbeat(group, token, command) {
+                let (token, reply) = refuse(refusal);
+                turn.reply(token, reply);
+            }
+        });
+        if found.is_none() {
+            effects.replies.push(refuse(group_not_found(&command.group_id)));
+        }
+    }
+
+    /// The group is what the log has and what is still on its way. Records that are in the log, but were not committed
+    /// in time, count as if they were.
+    pub(super) fn consumer_append_failed(
+        &mut self,
+        now: Now,
+        id: &Text,
+        ahead: &[CoordinatorRecord],
+        error: ErrorCode,
+        effects: &mut Effects,
+    ) {
+        if error == ErrorCode::RequestTimedOut {
+            for record in ahead {
+                // It was encoded here.
+                let applied = self.durable.apply(NO_RECORD_OFFSET, None, &record.key, record.value.as_ref());
+                debug_assert!(applied.is_ok());
+            }
+            return;
+        }
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let mut turn = super::Turn { now, config: &self.config, machinery: &mut self.machinery, effects };
+        turn.drop_soft_state(group, ErrorCode::CoordinatorNotAvailable);
+        let mut rebuilt = match self.durable.group(id) {
+            Some(durable) => LiveGroup::from_durable(group.id.clone(), durable),
+            None => LiveGroup::new(group.id.clone()),
+        };
+        let pending = turn.machinery.pending.iter().filter(|(_, pending)| pending.group == *id);
+        for (ticket, record) in
+            pending.flat_map(|(ticket, pending)| pending.ahead.iter().map(move |r| (ticket, r)))
+        {
+            rebuilt.apply_ahead(record);
+            if let Some(consumer) = &mut rebuilt.consumer {
+                consumer.last_append = Some(*ticket);
+            }
+        }
+        rebuilt.in_flight = std::mem::take(&mut group.in_flight);
+        rebuilt.appends_in_flight = group.appends_in_flight;
+        *group = rebuilt;
+        turn.reschedule_all_sessions(group);
+        turn.arm_consumer_timers(group);
+    }
+}
+
+pub(super) fn group_not_found(group_id: &Text) -> Refusal {
+    Refusal::new(ErrorCode::GroupIdNotFound, format!("Group {group_id} not found."))
+}
+
+impl LiveGroup {
+    /// A record that is on its way.
+    fn apply_ahead(&mut self, record: &CoordinatorRecord) {
+        match records::decode(&record.key, record.value.as_ref()) {
+            Ok(Record::Consumer { record, .. }) => {
+                if matches!(record, ConsumerRecord::Group(None)) {
+                    self.consumer = None;
+                } else if !record.is_tombstone() {
+                    let new = || Box::new(LiveConsumer::new(ConsumerGroup::default()));
+                    self.consumer.get_or_insert_with(new).group.apply(record);
+                } else if let Some(consumer) = &mut self.consumer {
+                    consumer.group.apply(record);
+                }
+            }
+            Ok(Record::Group { metadata, .. }) => {
+                let consumer = self.consumer.take();
+                *self = match metadata {
+                    Some(metadata) => Self::from_metadata(self.id.clone(), &metadata),
+                    None => Self::new(self.id.clone()),
+                };
+                self.consumer = consumer;
+            }
+            Ok(Record::Offset { .. } | Record::Other) | Err(_) => {}
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// With what is decided about a consumer group.
+    pub(super) fn with_context<R>(
+        &self,
+        id: &Text,
+        consumer: Option<&LiveConsumer>,
+        act: impl FnOnce(&Context<'_>) -> R,
+    ) -> R {
+        let topics = &*self.machinery.topics;
+        let interval_ms = u64::try_from(self.config.consumer.regex_refresh_interval_ms).unwrap_or(0);
+        let is_due = |(version, at_ms): (i64, u64)| {
+            let age_ms = self.now.monotonic_ms.saturating_sub(at_ms);
+            age_ms >= interval_ms || (version != topics.version() && age_ms >= REGEX_REFRESH_PAUSE_MS)
+        };
+        let patterned = consumer.filter(|consumer| !consumer.group.regex_counts().is_empty());
+        act(&Context {
+            config: &self.config.consumer,
+            overrides: self.machinery.overrides.get(id).copied().unwrap_or_default(),
+            topics,
+            wall_ms: self.now.wall_ms,
+            look_at_topics: consumer.is_none_or(|consumer| consumer.looked_at != Some(topics.version())),
+            refresh_regexes: patterned.is_some_and(|consumer| consumer.resolved.is_none_or(is_due)),
+        })
+    }
+
+    fn consumer_heartbeat(
+        &mut self,
+        group: &mut LiveGroup,
+        token: RequestToken,
+        command: &ConsumerHeartbeat,
+    ) -> Result<(), Refusal> {
+        let joins = command.member_epoch == JOIN_EPOCH;
+        let (converted, mut records) = match &group.consumer {
+            Some(_) => (None, Vec::new()),
+            None if joins => {
+                self.to_consumer_group(group).map(|(consumer, records)| (Some(consumer), records))?
+            }
+            None => return Err(group_not_found(&group.id)),
+        };
+        let live = converted.as_ref().or(group.consumer.as_deref());
+        let Some(consumer) = live else { return Err(group_not_found(&group.id)) };
+        let (decision, refreshes) = self.with_context(&group.id, Some(consumer), |context| {
+            let decision = heartbeat::decide(&consumer.group, context, command);
+            (decision, context.refresh_regexes)
+        });
+        let Decision { records: decided, reply, member_id, gone } = decision?;
+        if let (None, Some(gone)) = (&member_id, &gone) {
+            let answer = Some((token, Reply::ConsumerHeartbeat(reply)));
+            return self.remove_members(group, &BTreeSet::from([gone.clone()]), answer);
+        }
+        records.extend(encode(&group.id, &decided).map_err(|_| not_encoded())?);
+        if let Some(converted) = converted {
+            self.become_consumer_group(group, converted);
+        }
+        let leaves = command.member_epoch < JOIN_EPOCH;
+        self.apply_decided(group, &decided, refreshes, !leaves);
+        if let Some(gone) = &gone {
+            self.cancel_member_timers(group, gone);
+        }
+        if let Some(member_id) = member_id.filter(|_| !leaves) {
+            self.arm_session(group, &member_id);
+        }
+        self.append_ahead(group, records, Some((token, Reply::ConsumerHeartbeat(reply))));
+        Ok(())
+    }
+
+    /// What is decided counts from now on. `looked`: the decision went by the topics there are.
+    pub(super) fn apply_decided(
+        &mut self,
+        group: &mut LiveGroup,
+        decided: &[ConsumerRecord],
+        refreshed: bool,
+        looked: bool,
+    ) {
+        let version = self.machinery.topics.version();
+        let Some(consumer) = &mut group.consumer else { return };
+        let mut moved = BTreeSet::new();
+        for record in decided {
+            if let ConsumerRecord::Current(member_id, Some(_)) = record {
+                moved.insert(member_id.clone());
+            }
+            consumer.group.apply(record.clone());
+        }
+        if looked {
+            consumer.looked_at = Some(version);
+            let first = consumer.resolved.is_none() && !consumer.group.regex_counts().is_empty();
+            if refreshed || first {
+                consumer.resolved = Some((version, self.now.monotonic_ms));
+            }
+        }
+        for member_id in moved {
+            self.arm_revocation(group, &member_id);
+        }
+    }
+
+    /// Appends records of a group that has applied them; the answer waits for them, or without any for those before.
+    pub(super) fn append_ahead(
+        &mut self,
+        group: &mut LiveGroup,
+        records: Vec<CoordinatorRecord>,
+        answer: Option<(RequestToken, Reply)>,
+    ) {
+        if !records.is_empty() {
+            let then = answer.map_or(Then::Nothing, |(token, reply)| Then::MetadataReply(token, reply));
+            self.append(group, records.clone(), Vec::new(), None, then);
+            let ticket = Ticket(self.machinery.tickets);
+            if let Some(pending) = self.machinery.pending.get_mut(&ticket) {
+                pending.ahead = records;
+            }
+            if let Some(consumer) = &mut group.consumer {
+                consumer.last_append = Some(ticket);
+            }
+            return;
+        }
+        let Some((token, reply)) = answer else { return };
+        let last = group.consumer.as_ref().and_then(|consumer| consumer.last_append);
+        match last.and_then(|ticket| self.machinery.pending.get_mut(&ticket)) {
+            Some(pending) => pending.followers.push((token, reply)),
+            None => self.reply(token, reply),
+        }
+    }
+
+    /// Takes silent or slow members out.
+    fn fence(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        // It cannot fail: the names are in the log already. If it did, the member would stay until it is silent again.
+        let removed = self.remove_members(group, &BTreeSet::from([member_id.clone()]), None);
+        debug_assert!(removed.is_ok());
+    }
+
+    /// Takes members out: the others share anew. If only members of the classic protocol are left, the group may be one
+    /// of theirs again.
+    pub(super) fn remove_members(
+        &mut self,
+        group: &mut LiveGroup,
+        gone: &BTreeSet<Text>,
+        answer: Option<(RequestToken, Reply)>,
+    ) -> Result<(), Refusal> {
+        if self.downgrades(group, gone) {
+            self.downgrade(group, gone, answer)?;
+            self.prepare_rebalance(group);
+            return Ok(());
+        }
+        let Some(consumer) = group.consumer.as_deref() else { return Ok(()) };
+        let decided = self
+            .with_context(&group.id, Some(consumer), |context| leave::remove(&consumer.group, context, gone));
+        let records = encode(&group.id, &decided).map_err(|_| not_encoded())?;
+        for member_id in gone {
+            self.cancel_member_timers(group, member_id);
+        }
+        self.apply_decided(group, &decided, false, false);
+        self.append_ahead(group, records, answer);
+        Ok(())
+    }
+
+    /// A timer's entry of a consumer group came up.
+    pub(super) fn consumer_timer_up(&mut self, group: &mut LiveGroup, key: TimerKey) {
+        let Some(consumer) = &mut group.consumer else { return };
+        let kind = key.kind.clone();
+        let Some(deadline) = consumer.timers.get_mut(&kind) else { return };
+        if !self.machinery.timers.is_due(deadline, key, self.now.monotonic_ms) {
+            return;
+        }
+        consumer.timers.remove(&kind);
+        match kind {
+            TimerKind::Session(member_id)
+            | TimerKind::Revocation(member_id)
+            | TimerKind::Rejoin(member_id)
+            | TimerKind::Resync(member_id) => self.fence(group, &member_id),
+            TimerKind::Join | TimerKind::Sync => {}
+        }
+    }
+
+    pub(super) fn arm_consumer_timer(&mut self, group: &mut LiveGroup, kind: TimerKind, after_ms: u64) {
+        let due_ms = self.now.monotonic_ms.saturating_add(after_ms);
+        let Some(consumer) = &mut group.consumer else { return };
+        let deadline = consumer.timers.entry(kind.clone()).or_default();
+        let id = &group.id;
+        self.machinery.timers.arm(deadline, || TimerKey { group: id.clone(), kind }, due_ms);
+    }
+
+    pub(super) fn cancel_consumer_timer(&mut self, group: &mut LiveGroup, kind: TimerKind) {
+        let Some(consumer) = &mut group.consumer else { return };
+        if let Some(mut deadline) = consumer.timers.remove(&kind) {
+            let id = &group.id;
+            self.machinery.timers.cancel(&mut deadline, || TimerKey { group: id.clone(), kind });
+        }
+    }
+
+    pub(super) fn has_consumer_timer(group: &LiveGroup, kind: &TimerKind) -> bool {
+        group.consumer.as_ref().is_some_and(|consumer| consumer.timers.contains_key(kind))
+    }
+
+    pub(super) fn cancel_member_timers(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        let kinds: [fn(Text) -> TimerKind; 4] =
+            [TimerKind::Session, TimerKind::Revocation, TimerKind::Rejoin, TimerKind::Resync];
+        for kind in kinds {
+            self.cancel_consumer_timer(group, kind(member_id.clone()));
+        }
+    }
+
+    /// The member showed a sign of life.
+    pub(super) fn arm_session(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        let member = group.consumer.as_ref().and_then(|consumer| consumer.group.members().get(member_id));
+        let Some(member) = member else { return };
+        let overrides = self.machinery.overrides.get(&group.id).copied().unwrap_or_default();
+        let timeout_ms = match &member.metadata.classic {
+            Some(classic) => classic.session_timeout_ms,
+            None => overrides.session_timeout_ms.unwrap_or(self.config.consumer.session_timeout_ms),
+        };
+        self.arm_consumer_timer(group, TimerKind::Session(member_id.clone()), milliseconds(timeout_ms));
+    }
+
+    /// The member has its rebalance timeout to let go of what it has to; else it is taken out.
+    fn arm_revocation(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        let member = group.consumer.as_ref().and_then(|consumer| consumer.group.members().get(member_id));
+        let Some(member) = member else { return };
+        let timeout_ms = milliseconds(member.metadata.rebalance_timeout_ms);
+        let kind = TimerKind::Revocation(member_id.clone());
+        let revokes =
+            member.current.state == MemberState::UnrevokedPartitions && !member.current.revoking.is_empty();
+        if revokes {
+            self.arm_consumer_timer(group, kind, timeout_ms);
+        } else {
+            self.cancel_consumer_timer(group, kind);
+        }
+    }
+
+    /// Leadership begins, or the group is anew what the log has: every member has its timeouts from now on.
+    pub(super) fn arm_consumer_timers(&mut self, group: &mut LiveGroup) {
+        let Some(consumer) = &group.consumer else { return };
+        let members: Vec<Text> = consumer.group.members().keys().cloned().collect();
+        for member_id in members {
+            self.arm_session(group, &member_id);
+            self.arm_revocation(group, &member_id);
+        }
+    }
+
+    /// Whoever waits is refused, and no timer is left.
+    pub(super) fn drop_soft_state(&mut self, group: &mut LiveGroup, error: ErrorCode) {
+        let members: Vec<Text> = group.members.keys().cloned().collect();
+        for member_id in members {
+            self.remove_member(group, &member_id, error);
+        }
+        for (member_id, mut deadline) in std::mem::take(&mut group.pending_members) {
+            self.machinery.timers.cancel(&mut deadline, || group.session_key(&member_id));
+        }
+        self.cancel_sync_timer(group);
+        self.cancel_join_timer(group);
+        if let Some(consumer) = &mut group.consumer {
+            for (kind, mut deadline) in std::mem::take(&mut consumer.timers) {
+                let id = &group.id;
+                self.machinery.timers.cancel(&mut deadline, || TimerKey { group: id.clone(), kind });
+            }
+        }
+    }
+
+    pub(super) fn become_consumer_group(&mut self, group: &mut LiveGroup, consumer: LiveConsumer) {
+        self.drop_soft_state(group, ErrorCode::RebalanceInProgress);
+        let mut converted = LiveGroup::new(group.id.clone());
+        converted.in_flight = std::mem::take(&mut group.in_flight);
+        converted.appends_in_flight = group.appends_in_flight;
+        converted.consumer = Some(Box::new(consumer));
+        *group = converted;
+        self.arm_consumer_timers(group);
+    }
+}
+
+pub(super) fn not_encoded() -> Refusal {
+    Refusal::new(ErrorCode::UnknownServerError, "What the group would be does not fit its records.")
+}
