@@ -1,0 +1,148 @@
+//! What the leader of a partition knows while it asks the coordinator whether a producer's transaction has this partition
+//! (KIP-890 part 1).
+//!
+//! A record of a transaction that is not open in the partition may only be appended after the coordinator has said yes.
+//! Between question and append the transaction may end and the next one begin. So each question is given a guard that
+//! no other has; a marker, or the append that opens the transaction, voids it (I61).
+
+use std::collections::BTreeMap;
+
+/// Producers of one partition that are being verified. One more is refused.
+pub const VERIFICATIONS_PER_PARTITION_MAX: usize = 100_000;
+
+/// Names one question to the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VerificationGuard(u64);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    guard: VerificationGuard,
+    producer_epoch: i16,
+    /// The lowest that was refused or asked about; see [`Verifications::may_start_at`].
+    lowest_sequence: Option<i32>,
+    asked_at_ms: i64,
+}
+
+/// The verifications of one partition.
+#[derive(Debug, Default)]
+pub struct Verifications {
+    entries: BTreeMap<i64, Entry>,
+    last_guard: u64,
+}
+
+impl Verifications {
+    /// A question about a producer whose transaction is not open here. Questions before the answer share the guard. None:
+    /// there are too many, or the epoch is older than one that is being asked about.
+    ///
+    /// `sequence`: of the first record, unless the producer speaks transactions version 2, where every transaction begins
+    /// at an epoch of its own and sequences tell enough.
+    pub fn begin(
+        &mut self,
+        producer_id: i64,
+        producer_epoch: i16,
+        sequence: Option<i32>,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        let count = self.entries.len();
+        if let Some(entry) = self.entries.get_mut(&producer_id) {
+            if producer_epoch < entry.producer_epoch {
+                return None;
+            }
+            if producer_epoch > entry.producer_epoch {
+                entry.producer_epoch = producer_epoch;
+                entry.lowest_sequence = sequence;
+            } else if let (Some(lowest), Some(sequence)) = (entry.lowest_sequence, sequence) {
+                entry.lowest_sequence = Some(lowest.min(sequence));
+            }
+            entry.asked_at_ms = now_ms;
+            return Some(entry.guard);
+        }
+        if count >= VERIFICATIONS_PER_PARTITION_MAX {
+            return None;
+        }
+        self.last_guard += 1;
+        let guard = VerificationGuard(self.last_guard);
+        let entry = Entry { guard, producer_epoch, lowest_sequence: sequence, asked_at_ms: now_ms };
+        self.entries.insert(producer_id, entry);
+        Some(guard)
+    }
+
+    /// Whether the answer to this question still counts.
+    pub fn verifies(&self, producer_id: i64, guard: VerificationGuard) -> bool {
+        self.entries.get(&producer_id).is_some_and(|entry| entry.guard == guard)
+    }
+
+    /// Whether a batch of this sequence may come first: not when an earlier one of the same epoch is being verified or
+    /// was refused, which the producer will send again.
+    pub fn may_start_at(&self, producer_id: i64, producer_epoch: i16, sequence: i32) -> bool {
+        let entry = self.entries.get(&producer_id).filter(|entry| entry.producer_epoch == producer_epoch);
+        entry.and_then(|entry| entry.lowest_sequence).is_none_or(|lowest| sequence <= lowest)
+    }
+
+    /// The transaction is open here now, or a marker has ended it: answers to older questions do not count any more.
+    pub fn end(&mut self, producer_id: i64) {
+        self.entries.remove(&producer_id);
+    }
+
+    /// Forgets questions that nobody came back to.
+    pub fn expire(&mut self, asked_before_ms: i64) {
+        self.entries.retain(|_, entry| entry.asked_at_ms >= asked_before_ms);
+    }
+
+    /// Leadership is lost.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i61_an_answer_that_a_marker_overtook_does_not_count() {
+        let mut verifications = Verifications::default();
+        let first = verifications.begin(7, 0, Some(0), 1).unwrap();
+        assert_eq!(verifications.begin(7, 0, Some(1), 1), Some(first), "questions of one transaction share a guard");
+        assert!(verifications.verifies(7, first));
+        verifications.end(7);
+        assert!(!verifications.verifies(7, first));
+        let second = verifications.begin(7, 0, Some(2), 2).unwrap();
+        assert_ne!(first, second);
+        assert!(!verifications.verifies(7, first) && verifications.verifies(7, second));
+        assert!(!verifications.verifies(8, second), "of another producer");
+    }
+
+    #[test]
+    fn guards_are_never_used_twice_even_after_all_is_forgotten() {
+        let mut verifications = Verifications::default();
+        let first = verifications.begin(7, 0, None, 1).unwrap();
+        verifications.expire(2);
+        let second = verifications.begin(7, 0, None, 3).unwrap();
+        verifications.clear();
+        let third = verifications.begin(7, 0, None, 3).unwrap();
+        assert!(first < second && second < third);
+    }
+
+    #[test]
+    fn a_later_sequence_does_not_overtake_the_first_that_is_asked_about() {
+        let mut verifications = Verifications::default();
+        verifications.begin(7, 0, Some(5), 1).unwrap();
+        assert!(!verifications.may_start_at(7, 0, 6));
+        verifications.begin(7, 0, Some(3), 1).unwrap();
+        assert!(verifications.may_start_at(7, 0, 3) && !verifications.may_start_at(7, 0, 5));
+        assert!(verifications.may_start_at(7, 1, 9), "another epoch is not compared");
+        assert_eq!(verifications.begin(7, 1, Some(8), 1), verifications.begin(7, 1, Some(8), 1));
+        assert!(verifications.may_start_at(7, 1, 8));
+        assert_eq!(verifications.begin(7, 0, Some(0), 1), None, "an older epoch is not asked about");
+    }
+
+    #[test]
+    fn as_many_producers_as_the_limit_says() {
+        let mut verifications = Verifications::default();
+        for producer_id in 0..i64::try_from(VERIFICATIONS_PER_PARTITION_MAX).unwrap() {
+            assert!(verifications.begin(producer_id, 0, None, 1).is_some());
+        }
+        assert_eq!(verifications.begin(-5, 0, None, 1), None);
+    }
+}
