@@ -45,8 +45,8 @@ pub struct TransactionFilter<'a> {
     pub only_unknown_states: bool,
     /// Empty: of any producer.
     pub producer_ids: Vec<i64>,
-    /// Negative: any. Else begun longer ago than so many milliseconds.
-    pub duration_ms: i64,
+    /// Begun longer ago than so many milliseconds. None (the protocol's negative number): any.
+    pub duration_ms: Option<i64>,
     /// Whether an id matches the pattern as a whole; the shell compiles it. None: any.
     pub matches: Option<&'a dyn Fn(&str) -> bool>,
 }
@@ -102,8 +102,8 @@ impl TransactionCoordinator {
             return Ok(Vec::new());
         }
         let is_old_enough = |start_ms: i64| {
-            filter.duration_ms < 0
-                || (start_ms >= 0 && wall_ms.saturating_sub(start_ms) > filter.duration_ms)
+            let has_run_for_ms = wall_ms.saturating_sub(start_ms);
+            filter.duration_ms.is_none_or(|duration_ms| start_ms >= 0 && has_run_for_ms > duration_ms)
         };
         let passing = self.durable.transactions().filter(|(id, found)| {
             (filter.states.is_empty() || filter.states.contains(&found.state))

@@ -16,7 +16,7 @@ use super::{MARKER_RETRY_PAUSE_MS, Then, TransactionCoordinator};
 use crate::group::{Now, TopicPartition};
 
 /// The end of one transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct MarkersOnTheirWay {
     token: MarkerToken,
     /// Partitions that have not confirmed theirs.

@@ -82,7 +82,7 @@ impl Default for TransactionConfig {
 }
 
 /// The coordinator of the transactional ids of one partition of `__transaction_state`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TransactionCoordinator {
     config: TransactionConfig,
     durable: DurableState,
@@ -99,7 +99,7 @@ pub struct TransactionCoordinator {
 }
 
 /// What is known of an id beside the log; a failover loses it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Live {
     /// See [`Transition`].
     last_producer_epoch: i16,
@@ -115,14 +115,14 @@ impl Default for Live {
 }
 
 /// An append on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PendingAppend {
     transactional_ids: Vec<Text>,
     then: Then,
 }
 
 /// What follows from an append's fate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Then {
     /// The request's reply if it is committed; refused if not.
     Reply { token: RequestToken, reply: Reply, last_producer_epoch: i16 },

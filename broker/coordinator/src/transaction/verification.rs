@@ -4,6 +4,16 @@
 //! A record of a transaction that is not open in the partition may only be appended after the coordinator has said yes.
 //! Between question and append the transaction may end and the next one begin. So each question is given a guard that
 //! no other has; a marker, or the append that opens the transaction, voids it (I61).
+//!
+//! What the leader does with a transactional batch:
+//!
+//! 1. Its epoch is older than the producer's here: INVALID_PRODUCER_EPOCH.
+//! 2. A transaction of this producer *and this epoch* is open here: append, nothing is asked. One of an older epoch may
+//!    still be open, since its marker is on its way: that is not this one.
+//! 3. Else [`Verifications::begin`], and the coordinator is asked (AddPartitionsToTxn, `verify_only` unless the producer
+//!    speaks version 2). When it has said yes, under the lock of the append: 1 and 2 again; then
+//!    [`Verifications::verifies`], append, [`Verifications::end`]. A guard that was voided in between says nothing about
+//!    this batch: back to 3, for as long as the request has time.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +34,7 @@ struct Entry {
 }
 
 /// The verifications of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Verifications {
     entries: BTreeMap<i64, Entry>,
     last_guard: u64,

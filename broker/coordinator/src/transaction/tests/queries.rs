@@ -51,7 +51,7 @@ fn a_list_is_filtered_by_all_that_is_given() {
         let found = harness.machine.list(harness.now.wall_ms + 100, &filter).unwrap();
         found.into_iter().map(|found| found.transactional_id.to_string()).collect::<Vec<_>>()
     };
-    let any = || TransactionFilter { duration_ms: -1, ..TransactionFilter::default() };
+    let any = TransactionFilter::default;
     assert_eq!(listed(any()), ["empty", "ended", "open"]);
     let ongoing = vec![TransactionState::Ongoing];
     assert_eq!(listed(TransactionFilter { states: ongoing.clone(), ..any() }), ["open"]);
@@ -60,8 +60,8 @@ fn a_list_is_filtered_by_all_that_is_given() {
     assert_eq!(listed(TransactionFilter { producer_ids: vec![1001, 7], ..any() }), ["empty"]);
     let neither = TransactionFilter { producer_ids: vec![1001], states: ongoing, ..any() };
     assert!(listed(neither).is_empty());
-    assert_eq!(listed(TransactionFilter { duration_ms: 99, ..any() }), ["ended", "open"]);
-    assert!(listed(TransactionFilter { duration_ms: 100, ..any() }).is_empty(), "longer, not as long");
+    assert_eq!(listed(TransactionFilter { duration_ms: Some(99), ..any() }), ["ended", "open"]);
+    assert!(listed(TransactionFilter { duration_ms: Some(100), ..any() }).is_empty(), "longer, not as long");
     let begins_with_e = |id: &str| id.starts_with('e');
     assert_eq!(listed(TransactionFilter { matches: Some(&begins_with_e), ..any() }), ["empty", "ended"]);
     assert!(listed(TransactionFilter { only_unknown_states: true, ..any() }).is_empty());
