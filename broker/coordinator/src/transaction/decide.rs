@@ -206,9 +206,12 @@ impl View<'_> {
         if current.state.is_prepared() {
             return Err(ErrorCode::ConcurrentTransactions);
         }
-        let of_partition = |partition| match current.partitions.contains(partition) {
-            true => ErrorCode::None,
-            false => ErrorCode::TransactionAbortable,
+        let of_partition = |partition| {
+            if current.partitions.contains(partition) {
+                ErrorCode::None
+            } else {
+                ErrorCode::TransactionAbortable
+            }
         };
         Ok(partitions.iter().map(of_partition).collect())
     }
@@ -249,7 +252,7 @@ impl View<'_> {
             return Err(ErrorCode::ConcurrentTransactions);
         }
         match (current.state, command.commit) {
-            (TransactionState::Ongoing, _) => self.prepare(command, current, current.start_ms),
+            (TransactionState::Ongoing, _) => Ok(self.prepare(command, current, current.start_ms)),
             (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false) => {
                 Ok(answer(current))
             }
@@ -291,7 +294,7 @@ impl View<'_> {
             return Err(ErrorCode::ConcurrentTransactions);
         }
         match (current.state, command.commit) {
-            (TransactionState::Ongoing, _) => self.prepare(command, current, current.start_ms),
+            (TransactionState::Ongoing, _) => Ok(self.prepare(command, current, current.start_ms)),
             (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false)
                 if is_repeated =>
             {
@@ -302,20 +305,20 @@ impl View<'_> {
             }
             // A producer whose records may or may not have opened a transaction gets out with a new epoch.
             (state, false) if state.is_at_rest() && !is_repeated => {
-                self.prepare(command, current, self.now_ms)
+                Ok(self.prepare(command, current, self.now_ms))
             }
             _ => Err(ErrorCode::InvalidTxnState),
         }
     }
 
-    fn prepare(&self, command: &EndTxn, current: &TransactionMetadata, start_ms: i64) -> Decided {
+    fn prepare(&self, command: &EndTxn, current: &TransactionMetadata, start_ms: i64) -> Decision {
         let client_version = self.spoken(command.client_version);
         let (mut epoch, mut next_id, mut last_epoch) =
             (current.producer_epoch, NO_PRODUCER_ID, self.last_producer_epoch);
         if client_version.supports_epoch_bump() {
             if current.is_epoch_exhausted() {
                 let Some(fresh) = command.fresh_producer_id else {
-                    return Ok(Decision::Answer(Reply::ProducerIdNeeded));
+                    return Decision::Answer(Reply::ProducerIdNeeded);
                 };
                 next_id = fresh;
             }
@@ -338,7 +341,7 @@ impl View<'_> {
         // The client goes on as what it will be when the markers are written.
         let after = complete(&next, self.now_ms);
         let reply = Reply::EndTxn(ProducerReply::granted(after.producer_id, after.producer_epoch));
-        Ok(Decision::Write(Transition { next, last_producer_epoch: last_epoch, reply }))
+        Decision::Write(Transition { next, last_producer_epoch: last_epoch, reply })
     }
 }
 

@@ -156,7 +156,8 @@ impl TransactionCoordinator {
 
     /// Does what has become due: markers that failed are sent again, and so are records that end transactions.
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
-        while let Some((_, id)) = self.timers.first().filter(|(at_ms, _)| *at_ms <= now.monotonic_ms).cloned() {
+        while let Some((_, id)) = self.timers.first().filter(|(at_ms, _)| *at_ms <= now.monotonic_ms).cloned()
+        {
             self.timers.pop_first();
             self.try_again(now, &id, effects);
         }

@@ -258,13 +258,7 @@ impl TransactionCoordinator {
     }
 
     /// Appends a change of an id; false if it cannot be put into a record.
-    fn write(
-        &mut self,
-        id: &Text,
-        next: &TransactionMetadata,
-        then: Then,
-        effects: &mut Effects,
-    ) -> bool {
+    fn write(&mut self, id: &Text, next: &TransactionMetadata, then: Then, effects: &mut Effects) -> bool {
         let Ok(record) = records::transaction(id, next, self.config.version) else { return false };
         self.append(vec![id.clone()], vec![record], then, effects);
         true

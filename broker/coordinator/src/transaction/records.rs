@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ottla_wire::decode::DecodeError;
 use ottla_wire::encode::EncodeError;
-use ottla_wire::persisted::{
-    self, Persisted, TransactionLogKey, TransactionLogValue, transaction_log_value,
-};
+use ottla_wire::persisted::{self, Persisted, TransactionLogKey, TransactionLogValue, transaction_log_value};
 use ottla_wire::text::Text;
 
 use super::state::{TransactionMetadata, TransactionState, TransactionVersion};
@@ -92,9 +90,8 @@ pub(crate) fn transaction(
     }
     // Kafka writes no list, not an empty one, for a producer that has no transaction yet.
     let partitions = (metadata.state != TransactionState::Empty).then(|| {
-        let of_topic = |(topic, partition_ids): (&Text, Vec<i32>)| transaction_log_value::TransactionPartition {
-            topic: topic.clone(),
-            partition_ids,
+        let of_topic = |(topic, partition_ids): (&Text, Vec<i32>)| {
+            transaction_log_value::TransactionPartition { topic: topic.clone(), partition_ids }
         };
         topics.into_iter().map(of_topic).collect()
     });

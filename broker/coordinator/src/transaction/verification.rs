@@ -113,7 +113,11 @@ mod tests {
     fn i61_an_answer_that_a_marker_overtook_does_not_count() {
         let mut verifications = Verifications::default();
         let first = verifications.begin(7, 0, Some(0), 1).unwrap();
-        assert_eq!(verifications.begin(7, 0, Some(1), 1), Some(first), "questions of one transaction share a guard");
+        assert_eq!(
+            verifications.begin(7, 0, Some(1), 1),
+            Some(first),
+            "questions of one transaction share a guard"
+        );
         assert!(verifications.verifies(7, first));
         verifications.end(7);
         assert!(!verifications.verifies(7, first));

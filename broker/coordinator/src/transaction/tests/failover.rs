@@ -14,8 +14,15 @@ fn a_successor_goes_on_from_every_state() {
             assert_eq!(next.markers.len(), resent, "{state:?}");
             if state.is_prepared() {
                 let (before, now) = (harness.markers.last().unwrap(), &next.markers[0]);
-                assert_eq!((&before.partitions, before.commit), (&now.partitions, now.commit), "I62: the same decision");
-                assert_eq!((before.producer_id, before.producer_epoch), (now.producer_id, now.producer_epoch));
+                assert_eq!(
+                    (&before.partitions, before.commit),
+                    (&now.partitions, now.commit),
+                    "I62: the same decision"
+                );
+                assert_eq!(
+                    (before.producer_id, before.producer_epoch),
+                    (now.producer_id, now.producer_epoch)
+                );
                 next.written();
                 assert_eq!(next.state(), if state == PrepareCommit { CompleteCommit } else { CompleteAbort });
             }

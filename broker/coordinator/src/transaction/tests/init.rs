@@ -121,7 +121,10 @@ fn i67_when_the_epochs_run_out_a_fresh_producer_id_takes_over() {
     init.fresh_producer_id = Some(fresh);
     assert_eq!(harness.call(&command), Reply::InitProducerId(granted(fresh, 0)));
     assert_eq!(harness.known().previous_producer_id, 1001);
-    assert_eq!(harness.add(granted(1001, last), &[partition("t", 0)], V0), ErrorCode::InvalidProducerIdMapping);
+    assert_eq!(
+        harness.add(granted(1001, last), &[partition("t", 0)], V0),
+        ErrorCode::InvalidProducerIdMapping
+    );
     harness.assert_replay_equals_live();
 }
 
@@ -147,7 +150,11 @@ fn i59_an_open_transaction_is_aborted_first_with_an_epoch_that_nobody_has() {
         let sent = harness.markers.last().unwrap().clone();
         assert_eq!((sent.producer_id, sent.producer_epoch, sent.commit), (1001, 1, false));
         assert_eq!(sent.partitions, [partition("t", 0)]);
-        assert_eq!(harness.init(), refused(ErrorCode::ConcurrentTransactions), "until the markers are written");
+        assert_eq!(
+            harness.init(),
+            refused(ErrorCode::ConcurrentTransactions),
+            "until the markers are written"
+        );
         harness.written();
         assert_eq!(harness.init(), granted(1001, 2));
         // The old one is out, whatever it does.

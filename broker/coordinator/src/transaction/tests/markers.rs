@@ -78,14 +78,20 @@ fn i62_answers_that_mean_that_the_marker_is_sent_again_until_it_is_written() {
         harness.answer(sent.token, &[(partition("t", 0), outcome)]);
         harness.answer(sent.token, &rest);
         assert!(harness.markers.is_empty(), "not at once");
-        assert_eq!(harness.machine.next_deadline_ms(), Some(harness.now.monotonic_ms + MARKER_RETRY_PAUSE_MS));
+        assert_eq!(
+            harness.machine.next_deadline_ms(),
+            Some(harness.now.monotonic_ms + MARKER_RETRY_PAUSE_MS)
+        );
         harness.pass(MARKER_RETRY_PAUSE_MS - 1);
         assert!(harness.markers.is_empty());
         harness.pass(1);
         let again = harness.markers.last().unwrap().clone();
         let expected = SendMarkers { partitions: vec![partition("t", 0), partition("u", 0)], ..sent };
         assert_eq!(again, expected, "{outcome:?}");
-        harness.answer(sent.token, &[(partition("u", 0), outcome), (partition("t", 0), answered(ErrorCode::None))]);
+        harness.answer(
+            sent.token,
+            &[(partition("u", 0), outcome), (partition("t", 0), answered(ErrorCode::None))],
+        );
         harness.pass(MARKER_RETRY_PAUSE_MS);
         assert_eq!(harness.markers.last().unwrap().partitions, [partition("u", 0)]);
         assert_eq!(harness.state(), TransactionState::PrepareCommit);
@@ -149,5 +155,8 @@ fn the_record_that_ends_a_transaction_is_tried_until_it_is_committed() {
     }
     assert_eq!(harness.markers.len(), 1, "no marker is sent again");
     harness.commit();
-    assert_eq!((harness.state(), harness.machine.next_deadline_ms()), (TransactionState::CompleteCommit, None));
+    assert_eq!(
+        (harness.state(), harness.machine.next_deadline_ms()),
+        (TransactionState::CompleteCommit, None)
+    );
 }

@@ -1,8 +1,8 @@
 //! Tests of the machine, driven as a shell would drive it: a log that commits at once or when told to.
 
 mod end;
-mod exploration;
 mod expiry;
+mod exploration;
 mod failover;
 mod init;
 mod limits;
@@ -169,7 +169,11 @@ impl Harness {
         self.init_as(NO_PRODUCER_ID, NO_PRODUCER_EPOCH)
     }
 
-    pub(super) fn add_command(producer: ProducerReply, partitions: &[TopicPartition], version: TransactionVersion) -> Command {
+    pub(super) fn add_command(
+        producer: ProducerReply,
+        partitions: &[TopicPartition],
+        version: TransactionVersion,
+    ) -> Command {
         Command::AddPartitions(AddPartitions {
             transactional_id: Text::from(ID),
             producer_id: producer.producer_id,
@@ -179,14 +183,24 @@ impl Harness {
         })
     }
 
-    pub(super) fn add(&mut self, producer: ProducerReply, partitions: &[TopicPartition], version: TransactionVersion) -> ErrorCode {
+    pub(super) fn add(
+        &mut self,
+        producer: ProducerReply,
+        partitions: &[TopicPartition],
+        version: TransactionVersion,
+    ) -> ErrorCode {
         match self.call(&Self::add_command(producer, partitions, version)) {
             Reply::AddPartitions(error) => error,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(super) fn end_command(&mut self, producer: ProducerReply, commit: bool, version: TransactionVersion) -> Command {
+    pub(super) fn end_command(
+        &mut self,
+        producer: ProducerReply,
+        commit: bool,
+        version: TransactionVersion,
+    ) -> Command {
         Command::EndTxn(EndTxn {
             transactional_id: Text::from(ID),
             producer_id: producer.producer_id,
@@ -197,7 +211,12 @@ impl Harness {
         })
     }
 
-    pub(super) fn end(&mut self, producer: ProducerReply, commit: bool, version: TransactionVersion) -> ProducerReply {
+    pub(super) fn end(
+        &mut self,
+        producer: ProducerReply,
+        commit: bool,
+        version: TransactionVersion,
+    ) -> ProducerReply {
         let command = self.end_command(producer, commit, version);
         match self.call(&command) {
             Reply::EndTxn(reply) => reply,

@@ -26,7 +26,8 @@ pub(super) fn in_state(state: TransactionState, version: TransactionVersion) -> 
     (harness, producer)
 }
 
-const STATES: [TransactionState; 6] = [Empty, Ongoing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort];
+const STATES: [TransactionState; 6] =
+    [Empty, Ongoing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort];
 
 #[test]
 fn init_by_a_new_instance_in_every_state() {

@@ -191,7 +191,8 @@ impl World {
                 world.retry_all();
             });
         }
-        let is_open = self.machine.durable().transaction(ID).is_some_and(|found| found.deadline_ms().is_some());
+        let is_open =
+            self.machine.durable().transaction(ID).is_some_and(|found| found.deadline_ms().is_some());
         if self.budget.timeouts > 0 && is_open {
             branch(&|world| {
                 world.budget.timeouts -= 1;
@@ -417,7 +418,8 @@ impl World {
         let must_be_newer = sent.transaction_version.supports_epoch_bump() && leader.open.is_some();
         let error = if sent.coordinator_epoch < leader.coordinator_epoch {
             ErrorCode::TransactionCoordinatorFenced
-        } else if sent.producer_epoch < leader.epoch || (must_be_newer && sent.producer_epoch == leader.epoch) {
+        } else if sent.producer_epoch < leader.epoch || (must_be_newer && sent.producer_epoch == leader.epoch)
+        {
             ErrorCode::InvalidProducerEpoch
         } else {
             leader.epoch = sent.producer_epoch;
