@@ -56,6 +56,9 @@ pub struct AddPartitions {
     pub client_version: TransactionVersion,
     /// All exist, as the shell has checked.
     pub partitions: Vec<TopicPartition>,
+    /// Milliseconds that it can wait for an earlier change, before it is told CONCURRENT_TRANSACTIONS. 0 for clients,
+    /// who come again by themselves; a broker that adds for a producer gives the rest of its request's time.
+    pub wait_ms_max: u64,
 }
 
 /// EndTxn.

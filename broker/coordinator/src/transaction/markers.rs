@@ -154,13 +154,15 @@ impl TransactionCoordinator {
         }
     }
 
-    /// Does what has become due: markers that failed are sent again, and so are records that end transactions.
+    /// Does what has become due: markers that failed are sent again, and so are records that end transactions; additions
+    /// have waited long enough.
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
         while let Some((_, id)) = self.timers.first().filter(|(at_ms, _)| *at_ms <= now.monotonic_ms).cloned()
         {
             self.timers.pop_first();
             self.try_again(now, &id, effects);
         }
+        self.end_waits(now, effects);
     }
 
     fn try_again(&mut self, now: Now, id: &Text, effects: &mut Effects) {

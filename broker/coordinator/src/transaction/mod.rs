@@ -30,6 +30,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 pub mod verification;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,10 +49,12 @@ pub use state::{
     Applied, DurableState, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_TIME_MS, PRODUCER_EPOCH_FOR_CLIENTS_MAX,
     TransactionMetadata, TransactionState, TransactionVersion,
 };
+pub use waiting::WAITING_ADDITIONS_MAX;
 
 use crate::group::{CoordinatorRecord, Now, RequestToken, Ticket, TopicPartition};
-use decide::{Decision, Transition, View};
+use decide::{Decision, View};
 use markers::MarkersOnTheirWay;
+use waiting::Waiter;
 
 /// Transactional ids of one coordinator partition that are kept in memory. More are refused with POLICY_VIOLATION.
 pub const TRANSACTIONAL_IDS_MAX: usize = 1_000_000;
@@ -92,8 +95,10 @@ pub struct TransactionCoordinator {
     appends: BTreeMap<Ticket, PendingAppend>,
     /// Whose markers a token names.
     tokens: BTreeMap<MarkerToken, Text>,
-    /// When ids want to be looked at, on the monotonic clock.
+    /// When markers of ids are to be tried again, on the monotonic clock.
     timers: BTreeSet<(u64, Text)>,
+    /// Until when additions wait, on the monotonic clock.
+    waiting_until: BTreeSet<(u64, Text)>,
     last_ticket: u64,
     last_token: u64,
 }
@@ -106,11 +111,17 @@ struct Live {
     /// A change is on its way.
     is_changing: bool,
     markers: Option<MarkersOnTheirWay>,
+    waiters: Vec<Waiter>,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { last_producer_epoch: NO_PRODUCER_EPOCH, is_changing: false, markers: None }
+        Self {
+            last_producer_epoch: NO_PRODUCER_EPOCH,
+            is_changing: false,
+            markers: None,
+            waiters: Vec::new(),
+        }
     }
 }
 
@@ -124,8 +135,8 @@ struct PendingAppend {
 /// What follows from an append's fate.
 #[derive(Debug, Clone)]
 enum Then {
-    /// The request's reply if it is committed; refused if not.
-    Reply { token: RequestToken, reply: Reply, last_producer_epoch: i16 },
+    /// The requests' reply if it is committed; refused if not.
+    Reply { tokens: Vec<RequestToken>, reply: Reply, last_producer_epoch: i16 },
     /// A transaction that ran out of time is aborted.
     TimedOut,
     /// A transaction is over; tried again if not.
@@ -145,6 +156,7 @@ impl TransactionCoordinator {
             appends: BTreeMap::new(),
             tokens: BTreeMap::new(),
             timers: BTreeSet::new(),
+            waiting_until: BTreeSet::new(),
             last_ticket: 0,
             last_token: 0,
         }
@@ -181,10 +193,12 @@ impl TransactionCoordinator {
     /// they are, they come back through `apply`. Answers to markers are of no interest any more.
     pub fn resign(&mut self, effects: &mut Effects) {
         for (_, pending) in std::mem::take(&mut self.appends) {
-            if let Then::Reply { token, reply, .. } = pending.then {
-                effects.replies.push((token, reply.failed(ErrorCode::NotCoordinator)));
+            if let Then::Reply { tokens, reply, .. } = pending.then {
+                let gone = reply.failed(ErrorCode::NotCoordinator);
+                effects.replies.extend(tokens.into_iter().map(|token| (token, gone)));
             }
         }
+        self.send_waiters_away(effects);
         self.forget_soft_state();
     }
 
@@ -194,19 +208,19 @@ impl TransactionCoordinator {
         self.appends.clear();
         self.tokens.clear();
         self.timers.clear();
+        self.waiting_until.clear();
     }
 
     /// A request that may change something. Its answer, under its token, is among these effects or later ones.
     pub fn step(&mut self, now: Now, token: RequestToken, command: &Command, effects: &mut Effects) {
         match self.decide(now, command) {
+            Err(ErrorCode::ConcurrentTransactions) if matches!(command, Command::AddPartitions(command) if self.wait(now, token, command)) =>
+                {}
             Err(error) => effects.replies.push((token, command.refusal(error))),
             Ok(Decision::Answer(reply)) => effects.replies.push((token, reply)),
-            Ok(Decision::Write(Transition { next, last_producer_epoch, reply })) => {
+            Ok(Decision::Write(transition)) => {
                 let id = command.transactional_id().detached();
-                let then = Then::Reply { token, reply, last_producer_epoch };
-                if !self.write(&id, &next, then, effects) {
-                    effects.replies.push((token, command.refusal(ErrorCode::UnknownServerError)));
-                }
+                self.write_for(vec![token], &id, transition, effects);
             }
         }
     }
@@ -295,11 +309,11 @@ impl TransactionCoordinator {
             if self.durable.transaction(id).is_some_and(|found| found.state.is_prepared()) {
                 self.begin_markers(now, id, effects);
             }
-            self.drop_if_nothing(id);
         }
-        if let Then::Reply { token, reply, .. } = pending.then {
-            effects.replies.push((token, reply));
+        if let Then::Reply { tokens, reply, .. } = &pending.then {
+            effects.replies.extend(tokens.iter().map(|token| (*token, *reply)));
         }
+        self.go_on(now, &pending.transactional_ids, effects);
     }
 
     /// The append failed with this code of Produce. If it is not known whether it took place, that is a failure too;
@@ -313,17 +327,29 @@ impl TransactionCoordinator {
             if matches!(pending.then, Then::Completed) {
                 self.retry_later(now, id);
             }
-            self.drop_if_nothing(id);
         }
-        if let Then::Reply { token, reply, .. } = pending.then {
-            effects.replies.push((token, reply.failed(append_error(error))));
+        if let Then::Reply { tokens, reply, .. } = &pending.then {
+            let refused = reply.failed(append_error(error));
+            effects.replies.extend(tokens.iter().map(|token| (*token, refused)));
+        }
+        self.go_on(now, &pending.transactional_ids, effects);
+    }
+
+    /// A change of these ids is through, or not.
+    fn go_on(&mut self, now: Now, ids: &[Text], effects: &mut Effects) {
+        for id in ids {
+            self.serve_waiters(now, id, effects);
+            self.drop_if_nothing(id);
         }
     }
 
     /// Keeps the map of what is live as small as what is going on.
     fn drop_if_nothing(&mut self, id: &Text) {
         let is_nothing = |live: &Live| {
-            live.last_producer_epoch == NO_PRODUCER_EPOCH && !live.is_changing && live.markers.is_none()
+            live.last_producer_epoch == NO_PRODUCER_EPOCH
+                && !live.is_changing
+                && live.markers.is_none()
+                && live.waiters.is_empty()
         };
         let is_unknown = self.durable.transaction(id).is_none();
         if self.live.get(id).is_some_and(|live| is_nothing(live) || (is_unknown && !live.is_changing)) {
@@ -333,7 +359,8 @@ impl TransactionCoordinator {
 
     /// When something may be due, on the monotonic clock. Possibly earlier than anything is.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.timers.first().map(|(at_ms, _)| *at_ms)
+        let first = |timers: &BTreeSet<(u64, Text)>| timers.first().map(|(at_ms, _)| *at_ms);
+        first(&self.timers).into_iter().chain(first(&self.waiting_until)).min()
     }
 }
 

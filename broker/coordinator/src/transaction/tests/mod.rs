@@ -10,6 +10,7 @@ mod markers;
 mod model;
 mod queries;
 mod states;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -180,6 +181,7 @@ impl Harness {
             producer_epoch: producer.producer_epoch,
             client_version: version,
             partitions: partitions.to_vec(),
+            wait_ms_max: 0,
         })
     }
 
