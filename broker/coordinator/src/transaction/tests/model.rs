@@ -157,7 +157,11 @@ impl Run {
             Event::Add { id, epoch_off_by, partition: index, is_v2 } => {
                 let version = if is_v2 { V2 } else { V0 };
                 let partitions = [partition("t", index)];
-                self.submit(id, Harness::add_command(self.producer(id, epoch_off_by), &partitions, version));
+                let mut command = Harness::add_command(self.producer(id, epoch_off_by), &partitions, version);
+                if let Command::AddPartitions(command) = &mut command {
+                    command.wait_ms_max = if is_v2 { 2 * MARKER_RETRY_PAUSE_MS } else { 0 };
+                }
+                self.submit(id, command);
             }
             Event::End { id, epoch_off_by, commit, is_v2 } => {
                 let version = if is_v2 { V2 } else { V0 };
@@ -210,7 +214,6 @@ impl Run {
         while !self.harness.held.is_empty() {
             self.harness.commit();
         }
-        self.check_answers();
         for _ in 0..4 {
             self.harness.pass(1_000_000);
             self.harness.abort_timed_out();
@@ -222,11 +225,12 @@ impl Run {
                 self.harness.answer(sent.token, &outcomes);
             }
         }
+        self.check_answers();
         for (id, found) in self.harness.machine.durable().transactions() {
             assert!(found.state.is_at_rest(), "I65: {id} is left in {found:?}");
         }
         assert!(self.harness.machine.appends.is_empty() && self.harness.machine.timers.is_empty());
-        assert!(self.harness.machine.tokens.is_empty());
+        assert!(self.harness.machine.tokens.is_empty() && self.harness.machine.waiting_until.is_empty());
     }
 }
 

@@ -105,6 +105,8 @@ pub(super) struct World {
 
 const TOPIC: &str = "t";
 const RETRIES: u8 = 2;
+/// Longer than all that happens.
+const PATIENCE_MS: u64 = 1_000_000;
 
 impl World {
     pub(super) fn new(version: TransactionVersion, scripts: &[&[Step]], budget: Budget) -> Self {
@@ -374,7 +376,10 @@ impl World {
         let asked = partition(TOPIC, index_of(write.partition));
         if self.version.supports_epoch_bump() {
             let producer = granted(write.producer_id, write.epoch);
-            let command = Harness::add_command(producer, &[asked], self.version);
+            let mut command = Harness::add_command(producer, &[asked], self.version);
+            if let Command::AddPartitions(command) = &mut command {
+                command.wait_ms_max = PATIENCE_MS;
+            }
             self.request(Origin::Leader(guard, write), &command);
         } else {
             let answer = self.machine.verify(ID, write.producer_id, write.epoch, &[asked]);
