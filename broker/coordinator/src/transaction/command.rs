@@ -167,9 +167,13 @@ pub struct Append {
     pub records: Vec<CoordinatorRecord>,
 }
 
-/// Names the end of one transaction, as long as this coordinator leads.
+/// Names the end of one transaction under one leadership: answers that were meant for an earlier coordinator of the
+/// partition, even on the same node, find nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MarkerToken(pub u64);
+pub struct MarkerToken {
+    pub(super) coordinator_epoch: i32,
+    pub(super) number: u64,
+}
 
 /// Markers to write, one in each partition, by WriteTxnMarkers or locally. The shell sends each partition's to its
 /// leader and tells [`markers_answered`](super::TransactionCoordinator::markers_answered) of every one, in parts or

@@ -62,7 +62,7 @@ impl TransactionCoordinator {
             return;
         };
         self.last_token += 1;
-        let token = MarkerToken(self.last_token);
+        let token = MarkerToken { coordinator_epoch, number: self.last_token };
         if !prepared.partitions.is_empty() {
             let partitions = prepared.partitions.iter().cloned().collect();
             effects.markers.push(send(id, prepared, token, coordinator_epoch, partitions));
