@@ -17,6 +17,8 @@
 
 use std::collections::BTreeMap;
 
+use ottla_wire::error_code::ErrorCode;
+
 /// Producers of one partition that are being verified. One more is refused.
 pub const VERIFICATIONS_PER_PARTITION_MAX: usize = 100_000;
 
@@ -42,7 +44,7 @@ pub struct Verifications {
 
 impl Verifications {
     /// A question about a producer whose transaction is not open here. Questions before the answer share the guard. None:
-    /// there are too many, or the epoch is older than one that is being asked about.
+    /// there are too many. Epochs are not judged: which one is right is what the coordinator is asked.
     ///
     /// `sequence`: of the first record, unless the producer speaks transactions version 2, where every transaction begins
     /// at an epoch of its own and sequences tell enough.
@@ -55,13 +57,12 @@ impl Verifications {
     ) -> Option<VerificationGuard> {
         let count = self.entries.len();
         if let Some(entry) = self.entries.get_mut(&producer_id) {
-            if producer_epoch < entry.producer_epoch {
-                return None;
-            }
             if producer_epoch > entry.producer_epoch {
                 entry.producer_epoch = producer_epoch;
                 entry.lowest_sequence = sequence;
-            } else if let (Some(lowest), Some(sequence)) = (entry.lowest_sequence, sequence) {
+            } else if producer_epoch == entry.producer_epoch
+                && let (Some(lowest), Some(sequence)) = (entry.lowest_sequence, sequence)
+            {
                 entry.lowest_sequence = Some(lowest.min(sequence));
             }
             entry.asked_at_ms = now_ms;
@@ -105,9 +106,76 @@ impl Verifications {
     }
 }
 
+/// The first Produce that knows TRANSACTION_ABORTABLE.
+const PRODUCE_WITH_ABORTABLE: i16 = 11;
+/// The first Produce of transactions version 2.
+const PRODUCE_OF_VERSION_2: i16 = 12;
+/// The first TxnOffsetCommit that knows TRANSACTION_ABORTABLE.
+const TXN_OFFSET_COMMIT_WITH_ABORTABLE: i16 = 4;
+/// The first TxnOffsetCommit of transactions version 2.
+const TXN_OFFSET_COMMIT_OF_VERSION_2: i16 = 5;
+
+/// What a producer is told when the coordinator's answer was this error (or it gave none: NETWORK_EXCEPTION). Older
+/// clients repeat a Produce on NOT_ENOUGH_REPLICAS, and know neither abortable transactions nor PRODUCER_FENCED there.
+pub fn error_for_produce(error: ErrorCode, version: i16) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if version < PRODUCE_WITH_ABORTABLE => ErrorCode::InvalidTxnState,
+        ErrorCode::ConcurrentTransactions if version >= PRODUCE_OF_VERSION_2 => error,
+        ErrorCode::ConcurrentTransactions
+        | ErrorCode::NetworkException
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
+        other => other,
+    }
+}
+
+/// As [`error_for_produce`], for the partitions of a TxnOffsetCommit. NOT_COORDINATOR would be taken for the group's.
+pub fn error_for_txn_offset_commit(error: ErrorCode, version: i16) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if version < TXN_OFFSET_COMMIT_WITH_ABORTABLE => {
+            ErrorCode::InvalidTxnState
+        }
+        ErrorCode::ConcurrentTransactions if version >= TXN_OFFSET_COMMIT_OF_VERSION_2 => error,
+        ErrorCode::ConcurrentTransactions
+        | ErrorCode::NetworkException
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator => ErrorCode::CoordinatorLoadInProgress,
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_are_told_what_their_version_understands() {
+        let abortable = ErrorCode::TransactionAbortable;
+        assert_eq!(error_for_produce(abortable, 10), ErrorCode::InvalidTxnState);
+        assert_eq!(error_for_produce(abortable, 11), abortable);
+        assert_eq!(error_for_txn_offset_commit(abortable, 3), ErrorCode::InvalidTxnState);
+        assert_eq!(error_for_txn_offset_commit(abortable, 4), abortable);
+        let concurrent = ErrorCode::ConcurrentTransactions;
+        assert_eq!(error_for_produce(concurrent, 11), ErrorCode::NotEnoughReplicas);
+        assert_eq!(error_for_produce(concurrent, 12), concurrent);
+        assert_eq!(error_for_txn_offset_commit(concurrent, 4), ErrorCode::CoordinatorLoadInProgress);
+        assert_eq!(error_for_txn_offset_commit(concurrent, 5), concurrent);
+        for version in 0..=12 {
+            let (fenced, epoch) = (ErrorCode::ProducerFenced, ErrorCode::InvalidProducerEpoch);
+            let mapping = ErrorCode::InvalidProducerIdMapping;
+            assert_eq!(
+                (error_for_produce(fenced, version), error_for_produce(mapping, version)),
+                (epoch, mapping)
+            );
+            assert_eq!(error_for_txn_offset_commit(fenced, version), epoch);
+            assert_eq!(error_for_txn_offset_commit(mapping, version), mapping);
+            assert!(error_for_produce(ErrorCode::NotCoordinator, version).is_retriable());
+            assert!(error_for_txn_offset_commit(ErrorCode::NetworkException, version).is_retriable());
+        }
+    }
 
     #[test]
     fn i61_an_answer_that_a_marker_overtook_does_not_count() {
@@ -148,7 +216,8 @@ mod tests {
         assert!(verifications.may_start_at(7, 1, 9), "another epoch is not compared");
         assert_eq!(verifications.begin(7, 1, Some(8), 1), verifications.begin(7, 1, Some(8), 1));
         assert!(verifications.may_start_at(7, 1, 8));
-        assert_eq!(verifications.begin(7, 0, Some(0), 1), None, "an older epoch is not asked about");
+        assert!(verifications.begin(7, 0, Some(0), 1).is_some());
+        assert!(!verifications.may_start_at(7, 1, 9), "an older epoch changes nothing for the newer one");
     }
 
     #[test]
