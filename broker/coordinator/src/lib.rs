@@ -1,10 +1,11 @@
-//! Group coordinator as a log-backed machine over `__consumer_offsets`. Pure: no clock, randomness, socket, file or
-//! thread; time and fresh ids come in as arguments.
+//! Group and transaction coordinators as log-backed machines. Pure: no clock, randomness, socket, file or thread; time
+//! and fresh ids come in as arguments.
 //!
-//! * [`partitioner`]: which partition of the offsets topic holds a group.
-//! * [`group`]: the machine of one such partition: classic groups (KIP-62, KIP-345, KIP-394, KIP-814) and committed
-//!   offsets, including those of transactions (KIP-98, KIP-447).
-//!
+//! * [`partitioner`]: which partition of a coordinator's topic holds a group or transactional id.
+//! * [`group`]: the machine of one partition of `__consumer_offsets`: classic groups (KIP-62, KIP-345, KIP-394, KIP-814)
+//!   and committed offsets, including those of transactions (KIP-98, KIP-447).
+//! * [`transaction`]: the machine of one partition of `__transaction_state` (KIP-98, KIP-360, KIP-890), and what the
+//!   leader of a partition must know to verify transactions.
 //! * [`consumer_group`]: consumer groups of KIP-848, which the same machine holds.
 //!
 //! What is not here: share and streams groups. Their records are skipped on replay, and nothing here answers their
@@ -13,3 +14,4 @@
 pub mod consumer_group;
 pub mod group;
 pub mod partitioner;
+pub mod transaction;

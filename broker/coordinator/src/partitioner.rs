@@ -9,7 +9,7 @@ pub fn partition_for(key: &str, partitions: i32) -> i32 {
     non_negative.checked_rem(partitions.max(1)).unwrap_or(0)
 }
 
-/// Java's `String.hashCode`: s[0]*31^(n-1) + ... + s[n-1] over UTF-16 code units, wrapping at 32 bits.
+/// Java's `String.hashCode`: `s[0]*31^(n-1) + ... + s[n-1]` over UTF-16 code units, wrapping at 32 bits.
 fn java_hash_code(text: &str) -> i32 {
     text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }
