@@ -168,7 +168,7 @@ async fn unfence(
         metadata_index: epoch,
         ..Default::default()
     };
-    beats.send(beat).await.unwrap();
+    beats.send(beat.clone()).await.unwrap();
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut replies = client.session(outgoing).await.unwrap().into_inner();
     loop {
@@ -178,7 +178,7 @@ async fn unfence(
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
-        beats.send(beat).await.unwrap();
+        beats.send(beat.clone()).await.unwrap();
     }
     // The replies must stay open as long as the beats.
     tokio::spawn(async move { while let Ok(Some(_)) = replies.message().await {} });
