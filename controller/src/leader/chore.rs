@@ -69,7 +69,7 @@ pub(super) fn of_directories(
     };
     let mut failed = ids(&beat.offline_directories);
     failed.retain(|id| broker.log_directories.contains(id));
-    let failed = (!failed.is_empty()).then(|| Chore::FailDirectories(broker.id, broker.epoch, failed));
+    let failed = (!failed.is_empty()).then_some(Chore::FailDirectories(broker.id, broker.epoch, failed));
     let cordoned = beat.cordoned_directories.as_ref().map(|list| ids(&list.directories));
     let cordoned = cordoned
         .filter(|cordoned| *cordoned != broker.cordoned_directories)
