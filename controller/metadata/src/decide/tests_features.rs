@@ -98,3 +98,36 @@ fn without_eligible_leader_replicas_nobody_outside_the_isr_counts_as_complete() 
     let image = fenced(&image, 2);
     assert!(partition(&image, "t", 0).eligible_leader_replicas.is_empty());
 }
+
+#[test]
+fn a_groups_session_must_be_longer_than_its_heartbeat() {
+    let image = three();
+    let set =
+        |changes: &[(i32, &str, Option<&str>)]| alter(&image, ResourceType::Group, "g", false, changes).0;
+    assert_eq!(set(&[(0, "streams.session.timeout.ms", Some("50000"))]), ErrorCode::None);
+    let heartbeat = "share.heartbeat.interval.ms";
+    assert_eq!(set(&[(0, heartbeat, Some("15000"))]), ErrorCode::None);
+    let (session, interval) = ("consumer.session.timeout.ms", "consumer.heartbeat.interval.ms");
+    assert_eq!(set(&[(0, session, Some("45000")), (0, interval, Some("15000"))]), ErrorCode::None);
+    let properties = super::tests::properties(&[
+        ("group.consumer.min.session.timeout.ms", "1000"),
+        ("group.consumer.session.timeout.ms", "20000"),
+        ("group.consumer.heartbeat.interval.ms", "5000"),
+    ]);
+    let values = |value: &str| std::iter::once((session.to_owned(), value.to_owned())).collect();
+    assert!(crate::config::validate_group_set(&properties, &values("5001")).is_ok());
+    assert!(crate::config::validate_group_set(&properties, &values("5000")).is_err());
+}
+
+#[test]
+fn the_resources_that_have_configs_are_listed_by_type() {
+    let image = created(&three(), assigned("t", &[(0, &[1])]));
+    let (_, image) =
+        alter(&image, ResourceType::Group, "g", false, &[(0, "consumer.session.timeout.ms", Some("50000"))]);
+    let list = |types: &[i8]| crate::config::list_config_resources(&image, types);
+    assert_eq!(list(&[2]).unwrap(), [(2, "t".to_owned())]);
+    assert_eq!(list(&[4]).unwrap().len(), 3);
+    assert_eq!(list(&[32, 16]).unwrap(), [(32, "g".to_owned())]);
+    assert_eq!(list(&[]).unwrap().len(), 1 + 3 + 3 + 1);
+    assert_eq!(list(&[99]), None);
+}
