@@ -246,6 +246,7 @@ fn registration(context: &BrokerContext, endpoints: Vec<records::Endpoint>) -> p
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             grpc_endpoint: context.options.grpc_endpoint.clone().unwrap_or_default(),
+            ..Default::default()
         }),
         previous_broker_epoch: directories.previous_broker_epoch(),
     }

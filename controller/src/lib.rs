@@ -30,3 +30,9 @@ pub use identity::IdentityError;
 pub use leadership::Leader;
 pub use network::MESSAGE_BYTES_MAX;
 pub use store::StoreError;
+
+/// Milliseconds since the epoch.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

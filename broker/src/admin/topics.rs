@@ -151,6 +151,7 @@ impl AdminService {
             name: request.name,
             count: request.count,
             assignments: assignments(request.assignments),
+            assignments_given: false,
         };
         let command =
             controller::CreatePartitions { validate_only: request.validate_only, topics: vec![topic] };

@@ -70,6 +70,7 @@ fn to_command(topic: &Asked) -> proto::NewPartitions {
                 replicas: assignment.broker_ids.clone(),
             })
             .collect(),
+        assignments_given: topic.assignments.is_some(),
     }
 }
 

@@ -112,6 +112,7 @@ async fn one_stream(
         metadata_index: signals.metadata_index.load(Ordering::Acquire),
         want_fence: !*signals.ready.borrow(),
         want_shut_down: *signals.shut_down.borrow(),
+        ..Default::default()
     };
     // Replies come in the order of the heartbeats: the front is the one that the next reply answers.
     let mut sent_at = std::collections::VecDeque::from([signals.grant.clock().monotonic_ms()]);

@@ -37,6 +37,10 @@ pub(crate) fn uuid(index: LogIndex, bytes: &[u8]) -> Result<Uuid, ApplyError> {
     Uuid::from_slice(bytes).map_err(|_| ApplyError::Id(index, bytes.len()))
 }
 
+fn uuids(index: LogIndex, ids: &[bytes::Bytes]) -> Result<Vec<Uuid>, ApplyError> {
+    ids.iter().map(|id| uuid(index, id)).collect()
+}
+
 impl MetadataImage {
     /// The image after one entry of the log, and what changed. All of the entry, or an error and nothing.
     pub fn apply(
@@ -129,6 +133,8 @@ impl MetadataImage {
                 }
                 self.next_producer_id = record.next_producer_id;
             }
+            Record::CompletedCommand(record) => self.complete_command(index, record),
+            other => self.apply_access(index, other, delta)?,
         }
         Ok(())
     }
@@ -147,6 +153,12 @@ impl MetadataImage {
                 ApplyError::Missing(index, format!("no broker {id} of epoch {}", record.broker_epoch))
             })?;
         let broker = Arc::make_mut(broker);
+        if let Some(list) = &record.log_directories {
+            broker.log_directories = uuids(index, &list.directories)?;
+        }
+        if let Some(list) = &record.cordoned_directories {
+            broker.cordoned_directories = uuids(index, &list.directories)?;
+        }
         broker.fenced = record.fenced.unwrap_or(broker.fenced);
         broker.in_controlled_shutdown =
             record.in_controlled_shutdown.unwrap_or(broker.in_controlled_shutdown);
@@ -166,7 +178,7 @@ impl MetadataImage {
         };
         let topic = self.topic_mut(id).ok_or_else(|| missing("no topic"))?;
         let at = usize::try_from(record.partition).map_err(|_| missing("no place"))?;
-        let partition = Arc::new(partition(record));
+        let partition = Arc::new(partition(index, record)?);
         check(topic.partitions.get(at).map(|old| &**old), &partition).map_err(|problem| {
             ApplyError::Invariant(index, format!("partition {} of {id}: {problem}", record.partition))
         })?;
@@ -216,7 +228,8 @@ fn registration(
             })
             .collect(),
         rack: (!record.rack.is_empty()).then(|| record.rack.clone()),
-        log_directories: record.log_directories.iter().map(|id| uuid(index, id)).collect::<Result<_, _>>()?,
+        log_directories: uuids(index, &record.log_directories)?,
+        cordoned_directories: uuids(index, &record.cordoned_directories)?,
         version: record.version.clone(),
         grpc_endpoint: record.grpc_endpoint.clone(),
         fenced: true,
@@ -236,6 +249,12 @@ fn check(old: Option<&PartitionImage>, new: &PartitionImage) -> Result<(), &'sta
     if new.eligible_leader_replicas.iter().any(|id| new.isr.contains(id)) {
         return Err("an eligible replica is in the ISR");
     }
+    if !new.directories.is_empty() && new.directories.len() != new.replicas.len() {
+        return Err("it has not one directory for each replica");
+    }
+    if !new.adding_replicas.iter().chain(&new.removing_replicas).all(in_replicas) {
+        return Err("a replica that is added or removed is no replica");
+    }
     let Some(old) = old else { return Ok(()) };
     if new.partition_epoch <= old.partition_epoch {
         return Err("its epoch does not rise");
@@ -248,9 +267,9 @@ fn check(old: Option<&PartitionImage>, new: &PartitionImage) -> Result<(), &'sta
     Ok(())
 }
 
-pub(crate) fn partition(record: &proto::PartitionRecord) -> PartitionImage {
+fn partition(index: LogIndex, record: &proto::PartitionRecord) -> Result<PartitionImage, ApplyError> {
     let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect();
-    PartitionImage {
+    Ok(PartitionImage {
         replicas: ids(&record.replicas),
         isr: ids(&record.isr),
         eligible_leader_replicas: ids(&record.eligible_leader_replicas),
@@ -261,7 +280,8 @@ pub(crate) fn partition(record: &proto::PartitionRecord) -> PartitionImage {
         leader_epoch: LeaderEpoch(record.leader_epoch),
         partition_epoch: PartitionEpoch(record.partition_epoch),
         recovering: record.recovering,
-    }
+        directories: uuids(index, &record.directories)?,
+    })
 }
 
 impl PartitionImage {
@@ -281,6 +301,11 @@ impl PartitionImage {
             leader_epoch: self.leader_epoch.0,
             partition_epoch: self.partition_epoch.0,
             recovering: self.recovering,
+            directories: self
+                .directories
+                .iter()
+                .map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()))
+                .collect(),
         }
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Order of election: the ISR, then eligible leader replicas (only when the ISR is empty), then, if the topic allows it and
 //! counted, any replica. Within a set the order of the replicas decides, so that the preferred leader is first.
+//!
+//! A reassignment (KIP-455) is part of the same change: it is complete when every replica of the target is in the ISR, and
+//! then the removed ones go, the ISR loses them, and if one of them led another is elected, all in one record.
 
+use crate::features;
 use crate::image::{BrokerId, LeaderEpoch, MetadataImage, PartitionEpoch, PartitionImage};
 
 /// What an election may do.
@@ -42,12 +46,67 @@ impl<'a> PartitionChange<'a> {
             image,
             old,
             new: old.clone(),
-            // More than there are replicas can never be in sync: as many as there are count as enough, as in Kafka.
-            min_insync_replicas: usize::try_from(min_insync_replicas).unwrap_or(1).min(old.replicas.len()),
+            min_insync_replicas: usize::try_from(min_insync_replicas).unwrap_or(1),
             election: Election::Clean,
             gone: &[],
             bump_leader_epoch: false,
         }
+    }
+
+    /// More than there are replicas can never be in sync: as many as there are count as enough, as in Kafka.
+    fn enough(&self) -> usize {
+        self.min_insync_replicas.min(self.new.replicas.len())
+    }
+
+    /// Other replicas, of which some are being added or removed; each keeps its directory.
+    pub fn with_replicas(
+        mut self,
+        replicas: Vec<BrokerId>,
+        adding: Vec<BrokerId>,
+        removing: Vec<BrokerId>,
+    ) -> Self {
+        self.set_replicas(replicas);
+        self.new.adding_replicas = adding;
+        self.new.removing_replicas = removing;
+        let isr: Vec<BrokerId> =
+            self.new.isr.iter().copied().filter(|id| self.new.replicas.contains(id)).collect();
+        self.set_isr(isr);
+        self
+    }
+
+    /// The only member of the ISR is one that may lack records: the leader that it becomes must recover.
+    pub fn with_unclean_isr(mut self, member: BrokerId) -> Self {
+        self.new.isr = vec![member];
+        self.new.eligible_leader_replicas.clear();
+        self.new.recovering = true;
+        self
+    }
+
+    fn set_replicas(&mut self, replicas: Vec<BrokerId>) {
+        if !self.new.directories.is_empty() {
+            self.new.directories = replicas.iter().map(|id| self.new.directory(*id)).collect();
+        }
+        self.new.eligible_leader_replicas.retain(|id| replicas.contains(id));
+        self.new.last_known_leader.retain(|id| replicas.contains(id));
+        self.new.replicas = replicas;
+    }
+
+    /// The removed replicas go as soon as every other replica is in sync: the partition never has fewer in sync than its
+    /// target has replicas.
+    fn complete_reassignment(&mut self) {
+        if !self.new.is_reassigning() {
+            return;
+        }
+        let stays = |id: &BrokerId| !self.new.removing_replicas.contains(id);
+        let replicas: Vec<BrokerId> = self.new.replicas.iter().copied().filter(stays).collect();
+        let isr: Vec<BrokerId> = self.new.isr.iter().copied().filter(stays).collect();
+        if isr.is_empty() || !replicas.iter().all(|id| isr.contains(id)) {
+            return;
+        }
+        self.new.adding_replicas.clear();
+        self.new.removing_replicas.clear();
+        self.set_replicas(replicas);
+        self.set_isr(isr);
     }
 
     /// How to elect.
@@ -100,13 +159,13 @@ impl<'a> PartitionChange<'a> {
     /// KIP-966: who leaves an ISR that falls under min.insync.replicas stays eligible, because the high watermark does
     /// not move without it. As soon as the ISR is large enough nobody is.
     fn set_isr(&mut self, isr: Vec<BrokerId>) {
-        if isr.len() >= self.min_insync_replicas {
+        if isr.len() >= self.enough() || !features::has_eligible_leader_replicas(self.image) {
             self.new.eligible_leader_replicas.clear();
             self.new.last_known_leader.clear();
         } else {
             let mut eligible: Vec<BrokerId> = self.new.eligible_leader_replicas.clone();
             eligible.extend(self.new.isr.iter().copied());
-            eligible.retain(|id| !isr.contains(id));
+            eligible.retain(|id| !isr.contains(id) && self.new.replicas.contains(id));
             eligible.sort_unstable();
             eligible.dedup();
             self.new.eligible_leader_replicas = eligible;
@@ -115,11 +174,13 @@ impl<'a> PartitionChange<'a> {
     }
 
     fn is_available(&self, id: BrokerId) -> bool {
-        !self.gone.contains(&id) && may_lead(self.image, id)
+        !self.gone.contains(&id) && may_lead(self.image, id) && self.image.is_replica_online(&self.new, id)
     }
 
     fn is_alive(&self, id: BrokerId) -> bool {
-        !self.gone.contains(&id) && self.image.broker(id).is_some_and(|broker| !broker.fenced)
+        !self.gone.contains(&id)
+            && self.image.broker(id).is_some_and(|broker| !broker.fenced)
+            && self.image.is_replica_online(&self.new, id)
     }
 
     fn lead(&mut self, leader: BrokerId) {
@@ -150,7 +211,7 @@ impl<'a> PartitionChange<'a> {
             self.new.eligible_leader_replicas.retain(|id| *id != leader);
             self.new.eligible_leader_replicas.extend(was.into_iter().filter(|id| *id != leader));
             self.new.isr = vec![leader];
-            if self.min_insync_replicas <= 1 {
+            if self.enough() <= 1 {
                 self.new.eligible_leader_replicas.clear();
             }
             self.lead(leader);
@@ -172,11 +233,14 @@ impl<'a> PartitionChange<'a> {
 
     /// The partition's new state, if it is another: epochs are raised here and nowhere else.
     pub fn finish(mut self) -> Option<PartitionImage> {
+        self.complete_reassignment();
         self.elect();
+        // A replica that is none any more must not be heard under the old epoch.
+        let left_replicas = self.old.replicas.iter().any(|id| !self.new.replicas.contains(id));
         let left_isr = self.old.isr.iter().any(|id| !self.new.isr.contains(id));
         let leader_changed = self.new.leader != self.old.leader;
         // A member that left the ISR might still fetch under the old epoch: a new one fences it off.
-        if leader_changed || self.bump_leader_epoch || (left_isr && !self.gone.is_empty()) {
+        if leader_changed || self.bump_leader_epoch || left_replicas || (left_isr && !self.gone.is_empty()) {
             self.new.leader_epoch = LeaderEpoch(self.old.leader_epoch.0 + 1);
         }
         if self.new == *self.old {

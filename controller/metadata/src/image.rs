@@ -3,12 +3,16 @@
 //! A new image shares what did not change with the one before: topics stand in shards behind reference counts, so that a
 //! change costs its shard and its topic, not the cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use ottla_proto::metadata::ResourceType;
 use uuid::Uuid;
+
+use crate::acl::Acls;
+use crate::credentials::{DelegationToken, ScramCredential, ScramMechanism};
+use crate::quotas::ClientQuotas;
 
 /// Topics are spread over this many maps.
 const SHARDS: usize = 64;
@@ -80,8 +84,10 @@ pub struct BrokerRegistration {
     pub endpoints: Vec<Endpoint>,
     /// `broker.rack`.
     pub rack: Option<String>,
-    /// Ids of its log directories.
+    /// Ids of its log directories that work.
     pub log_directories: Vec<Uuid>,
+    /// Those of them that take no new replica (KIP-1066).
+    pub cordoned_directories: Vec<Uuid>,
     /// Of its software.
     pub version: String,
     /// `host:port` of its gRPC listener; empty: none.
@@ -97,6 +103,25 @@ impl BrokerRegistration {
     pub fn is_eligible(&self) -> bool {
         !self.fenced && !self.in_controlled_shutdown
     }
+
+    /// Whether it takes new replicas: one of its directories is not cordoned (KIP-1066).
+    pub fn takes_replicas(&self) -> bool {
+        self.log_directories.is_empty()
+            || self.log_directories.iter().any(|directory| !self.cordoned_directories.contains(directory))
+    }
+
+    /// Whether a directory of its works. One that nobody has named yet counts as working.
+    pub fn has_directory(&self, directory: Uuid) -> bool {
+        is_unnamed(directory) || self.log_directories.is_empty() || self.log_directories.contains(&directory)
+    }
+}
+
+/// Kafka's directory ids that name no directory: not assigned, and being moved. (The one between them, 1, is lost: it never
+/// works.)
+const UNNAMED_DIRECTORIES: [Uuid; 2] = [Uuid::from_u128(0), Uuid::from_u128(2)];
+
+fn is_unnamed(directory: Uuid) -> bool {
+    UNNAMED_DIRECTORIES.contains(&directory)
 }
 
 /// A partition.
@@ -114,6 +139,8 @@ pub struct PartitionImage {
     pub adding_replicas: Vec<BrokerId>,
     /// Replicas that a reassignment removes.
     pub removing_replicas: Vec<BrokerId>,
+    /// The directory of each replica, in their order (KIP-858); empty: none is known yet.
+    pub directories: Vec<Uuid>,
     /// Who leads.
     pub leader: Option<BrokerId>,
     /// See the type.
@@ -122,6 +149,30 @@ pub struct PartitionImage {
     pub partition_epoch: PartitionEpoch,
     /// An unclean leader has not yet confirmed that it recovered.
     pub recovering: bool,
+}
+
+impl PartitionImage {
+    /// The directory of a replica; nil: not known.
+    pub fn directory(&self, replica: BrokerId) -> Uuid {
+        let at = self.replicas.iter().position(|id| *id == replica);
+        at.and_then(|at| self.directories.get(at)).copied().unwrap_or_default()
+    }
+
+    /// Whether replicas are being added or removed.
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
+    }
+}
+
+/// A command that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletedCommand {
+    /// Its id.
+    pub id: bytes::Bytes,
+    /// The encoded answer.
+    pub reply: bytes::Bytes,
+    /// The entry that carried it out.
+    pub index: LogIndex,
 }
 
 /// A topic.
@@ -165,6 +216,11 @@ pub struct MetadataImage {
     names: Vec<NameShard>,
     pub(crate) configs: Arc<BTreeMap<ConfigResource, Arc<BTreeMap<String, String>>>>,
     pub(crate) next_producer_id: i64,
+    pub(crate) quotas: Arc<ClientQuotas>,
+    pub(crate) acls: Arc<Acls>,
+    pub(crate) scram: Arc<BTreeMap<(String, ScramMechanism), ScramCredential>>,
+    pub(crate) tokens: Arc<BTreeMap<String, DelegationToken>>,
+    pub(crate) completed: Arc<VecDeque<CompletedCommand>>,
 }
 
 impl Default for MetadataImage {
@@ -178,6 +234,11 @@ impl Default for MetadataImage {
             names: vec![Arc::default(); SHARDS],
             configs: Arc::default(),
             next_producer_id: 0,
+            quotas: Arc::default(),
+            acls: Arc::default(),
+            scram: Arc::default(),
+            tokens: Arc::default(),
+            completed: Arc::default(),
         }
     }
 }
@@ -208,6 +269,59 @@ impl MetadataImage {
     /// Finalised features and their levels.
     pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
         self.features.iter().map(|(name, level)| (name.as_str(), *level))
+    }
+
+    /// The finalised level of a feature; 0: it is off.
+    pub fn feature_level(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
+    }
+
+    /// Limits of clients.
+    pub fn client_quotas(&self) -> &ClientQuotas {
+        &self.quotas
+    }
+
+    /// Who may do what.
+    pub fn acls(&self) -> &Acls {
+        &self.acls
+    }
+
+    /// A user's credential.
+    pub fn scram_credential(&self, user: &str, mechanism: ScramMechanism) -> Option<&ScramCredential> {
+        self.scram.get(&(user.to_owned(), mechanism))
+    }
+
+    /// Every credential, by user and mechanism.
+    pub fn scram_credentials(&self) -> impl Iterator<Item = (&str, ScramMechanism, &ScramCredential)> {
+        self.scram.iter().map(|((user, mechanism), credential)| (user.as_str(), *mechanism, credential))
+    }
+
+    /// A delegation token by its id, expired or not.
+    pub fn delegation_token(&self, id: &str) -> Option<&DelegationToken> {
+        self.tokens.get(id)
+    }
+
+    /// Every delegation token, by id.
+    pub fn delegation_tokens(&self) -> impl Iterator<Item = &DelegationToken> {
+        self.tokens.values()
+    }
+
+    /// What a command that was carried out lately was answered.
+    pub fn completed_command(&self, id: &[u8]) -> Option<&CompletedCommand> {
+        self.completed.iter().rev().find(|completed| completed.id == id)
+    }
+
+    /// Whether a replica can be written and read: its broker is there and its directory works.
+    pub fn is_replica_online(&self, partition: &PartitionImage, replica: BrokerId) -> bool {
+        self.broker(replica).is_some_and(|broker| broker.has_directory(partition.directory(replica)))
+    }
+
+    /// Partitions that are being reassigned, in no particular order.
+    pub fn reassignments(&self) -> impl Iterator<Item = (&TopicImage, i32, &PartitionImage)> {
+        self.topics().flat_map(|topic| {
+            let partitions = (0..).zip(&topic.partitions).filter(|(_, partition)| partition.is_reassigning());
+            partitions.map(move |(index, partition)| (topic, index, &**partition))
+        })
     }
 
     /// Registered brokers, by id.
@@ -296,6 +410,14 @@ pub struct MetadataDelta {
     pub configs: BTreeSet<ConfigResource>,
     /// The cluster's id or a feature changed.
     pub cluster: bool,
+    /// A limit of clients changed.
+    pub quotas: bool,
+    /// A rule of access came or went.
+    pub acls: bool,
+    /// Users whose SCRAM credentials changed.
+    pub scram_users: BTreeSet<String>,
+    /// Delegation tokens that are new, changed or gone.
+    pub tokens: BTreeSet<String>,
 }
 
 impl MetadataDelta {
@@ -306,5 +428,9 @@ impl MetadataDelta {
         self.brokers.extend(later.brokers);
         self.configs.extend(later.configs);
         self.cluster |= later.cluster;
+        self.quotas |= later.quotas;
+        self.acls |= later.acls;
+        self.scram_users.extend(later.scram_users);
+        self.tokens.extend(later.tokens);
     }
 }

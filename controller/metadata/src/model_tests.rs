@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use crate::config;
 use crate::decide::{
-    RegistrationDecision, Situation, decide, elect_leaderless, fence, rebalance_preferred, register,
-    set_controlled_shutdown, unfence,
+    RegistrationDecision, Situation, decide, default_features, elect_leaderless, fail_directories, fence,
+    rebalance_preferred, register, set_controlled_shutdown, unfence,
 };
 use crate::image::{BrokerId, LogIndex, MetadataDelta, MetadataImage};
 
@@ -30,6 +30,8 @@ enum Step {
     Elect { unclean: bool },
     Rebalance,
     Unregister(i32),
+    Reassign { topic: u8, partition: i32, target: Vec<i32>, cancel: bool },
+    FailDirectory(i32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,6 +53,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|unclean| Step::Elect { unclean }),
         1 => Just(Step::Rebalance),
         1 => id().prop_map(Step::Unregister),
+        4 => (0..4u8, 0..3i32, proptest::collection::vec(id(), 1..4), any::<bool>()).prop_map(
+            |(topic, partition, target, cancel)| Step::Reassign { topic, partition, target, cancel }
+        ),
+        1 => id().prop_map(Step::FailDirectory),
     ]
 }
 
@@ -70,6 +76,7 @@ fn registration(image: &MetadataImage, id: i32, clean: bool, at: u64) -> proto::
         incarnation_id: u128::from(at + 1).to_be_bytes().to_vec().into(),
         endpoints: vec![endpoint],
         rack: format!("rack-{}", id % 2),
+        log_directories: (1..3u128).map(|at| at.to_be_bytes().to_vec().into()).collect(),
         ..Default::default()
     };
     let old = image.broker(BrokerId(id)).map_or(-1, |broker| broker.epoch.0);
@@ -148,7 +155,7 @@ fn command(image: &MetadataImage, step: &Step) -> Option<Command> {
         Step::Grow { topic, by } => {
             let now = image.topic_by_name(&topic_name(topic))?.partitions.len();
             let count = i32::try_from(now).unwrap() + by;
-            let more = proto::NewPartitions { name: topic_name(topic), count, assignments: Vec::new() };
+            let more = proto::NewPartitions { name: topic_name(topic), count, ..Default::default() };
             Command::CreatePartitions(proto::CreatePartitions { validate_only: false, topics: vec![more] })
         }
         Step::Delete(topic) => {
@@ -163,6 +170,19 @@ fn command(image: &MetadataImage, step: &Step) -> Option<Command> {
         }
         Step::Elect { unclean } => {
             Command::ElectLeaders(proto::ElectLeaders { unclean, partitions: Vec::new() })
+        }
+        Step::Reassign { topic, partition, ref target, cancel } => {
+            let one = proto::Reassignment {
+                topic: topic_name(topic),
+                partition,
+                // A third of them end what is under way.
+                cancel: cancel && target.len() == 1,
+                replicas: target.clone(),
+            };
+            Command::AlterReassignments(proto::AlterReassignments {
+                allow_replication_factor_change: true,
+                partitions: vec![one],
+            })
         }
         Step::Unregister(broker_id) => Command::UnregisterBroker(proto::UnregisterBroker { broker_id }),
         _ => return None,
@@ -186,6 +206,11 @@ fn decided(image: &MetadataImage, step: &Step, seed: u64) -> Vec<MetadataRecord>
             epoch(id).map_or_else(Vec::new, |(id, epoch)| set_controlled_shutdown(situation, id, epoch))
         }
         Step::Rebalance => rebalance_preferred(situation),
+        Step::FailDirectory(id) => epoch(id).map_or_else(Vec::new, |(id, epoch)| {
+            let directories =
+                image.broker(id).map(|broker| broker.log_directories.clone()).unwrap_or_default();
+            fail_directories(situation, id, epoch, &directories[..directories.len().min(1)])
+        }),
         _ => command(image, step)
             .and_then(|command| decide(situation, &command).ok())
             .map_or_else(Vec::new, |decision| decision.records),
@@ -235,7 +260,11 @@ fn check(old: &MetadataImage, new: &MetadataImage, may_be_unclean: bool) {
                 let is_clean = partition.leader.is_none_or(|leader| {
                     before.isr.contains(&leader) || before.eligible_leader_replicas.contains(&leader)
                 });
-                let joined = partition.isr.len() > 1;
+                // In one record the last of the target comes in sync, by the leader's word, and takes over.
+                let completes = before.is_reassigning()
+                    && !partition.is_reassigning()
+                    && partition.leader.is_some_and(|leader| before.replicas.contains(&leader));
+                let joined = partition.isr.len() > 1 || (completes && !partition.recovering);
                 assert!(is_clean || joined || (may_be_unclean && partition.recovering), "{context}");
             }
         }
@@ -258,6 +287,7 @@ fn play(steps: &[Step]) -> (MetadataImage, Log) {
         log.push((index, records));
         new
     };
+    image = append(&image, default_features(), false);
     // Without brokers and topics most steps do nothing.
     let brokers = (1..5).flat_map(|id| [Step::Register { id, clean: true }, Step::Unfence(id)]);
     let topics = (0..2).map(|topic| Step::Create { topic, partitions: 2, factor: 3, min_isr: 3 });

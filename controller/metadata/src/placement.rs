@@ -25,7 +25,7 @@ pub enum PlacementError {
 }
 
 /// Replicas for `count` partitions, from `first` on. Brokers that are fenced or shutting down get replicas only where
-/// there are not enough others, and never come first.
+/// there are not enough others, and never come first. Brokers whose directories are all cordoned get none (KIP-1066).
 pub fn place(
     image: &MetadataImage,
     seed: u64,
@@ -33,8 +33,8 @@ pub fn place(
     count: usize,
     replication_factor: usize,
 ) -> Result<Vec<Vec<BrokerId>>, PlacementError> {
-    let alive = rows(image, BrokerRegistration::is_eligible, seed);
-    let rest = rows(image, |broker| !broker.is_eligible(), seed);
+    let alive = rows(image, |broker| broker.is_eligible() && broker.takes_replicas(), seed);
+    let rest = rows(image, |broker| !broker.is_eligible() && broker.takes_replicas(), seed);
     let alive_count: usize = alive.iter().map(Vec::len).sum();
     let all_count = alive_count + rest.iter().map(Vec::len).sum::<usize>();
     if replication_factor > all_count {

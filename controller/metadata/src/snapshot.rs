@@ -44,6 +44,25 @@ impl MetadataImage {
             let next_producer_id = self.next_producer_id();
             push(Record::ProducerIds(proto::ProducerIdsRecord { next_producer_id, ..Default::default() }));
         }
+        for record in self.client_quotas().to_records() {
+            push(Record::ClientQuota(record));
+        }
+        for (id, acl) in self.acls().iter() {
+            push(Record::Acl(acl.to_record(id)));
+        }
+        for (user, mechanism, credential) in self.scram_credentials() {
+            push(Record::ScramCredential(credential.to_record(user, mechanism)));
+        }
+        for token in self.delegation_tokens() {
+            push(Record::DelegationToken(token.to_record()));
+        }
+        for completed in self.completed.iter() {
+            push(Record::CompletedCommand(proto::CompletedCommandRecord {
+                command_id: completed.id.clone(),
+                reply: completed.reply.clone(),
+                index: completed.index.0,
+            }));
+        }
         let brokers = self
             .brokers()
             .map(|broker| BrokerState {
@@ -104,6 +123,7 @@ fn registration_record(broker: &BrokerRegistration) -> proto::RegisterBrokerReco
             .collect(),
         rack: broker.rack.clone().unwrap_or_default(),
         log_directories: broker.log_directories.iter().map(id).collect(),
+        cordoned_directories: broker.cordoned_directories.iter().map(id).collect(),
         version: broker.version.clone(),
         grpc_endpoint: broker.grpc_endpoint.clone(),
     }

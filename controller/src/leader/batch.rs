@@ -4,11 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ottla_metadata::decide::{BACKGROUND_PARTITIONS_MAX, RegistrationDecision, Situation, decide, register};
+use ottla_metadata::decide::{
+    BACKGROUND_PARTITIONS_MAX, Decision, RegistrationDecision, Situation, decide, default_features, register,
+};
+use ottla_metadata::features::METADATA_VERSION;
 use ottla_metadata::image::{BrokerId, LogIndex, MetadataImage};
 use ottla_proto::controller as proto;
 use ottla_proto::metadata::metadata_record::Record;
-use ottla_proto::metadata::{ClusterRecord, MetadataBatch, MetadataRecord};
+use ottla_proto::metadata::{ClusterRecord, CompletedCommandRecord, MetadataBatch, MetadataRecord};
 use ottla_wire::error_code::ErrorCode;
 use prost::Message;
 use tokio::sync::oneshot;
@@ -20,6 +23,10 @@ use crate::types::{Batch as EntryBatch, Raft};
 const RECORDS_MAX: usize = 10_000;
 /// Bytes of one entry, likewise.
 const BYTES_MAX: usize = 1 << 20;
+/// Bytes of an answer that is kept in the log: a longer one is remembered by this leader only.
+const KEPT_REPLY_BYTES_MAX: usize = 16 << 10;
+/// Switches unclean elections on and off.
+const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 
 /// Somebody whose answer the entry makes true.
 pub(super) enum Waiting {
@@ -46,7 +53,8 @@ impl Waiting {
         // Whoever asked may be gone; the command is done all the same.
         match self {
             Self::Command { id, mut answer, reply, .. } => {
-                answer.index = index;
+                // It may rest on an earlier entry than this one.
+                answer.index = answer.index.max(index);
                 drop(reply.send(answer.clone()));
                 Some((id, answer))
             }
@@ -89,12 +97,69 @@ pub(super) async fn finished(in_flight: &mut Option<InFlight>) -> Outcome {
 
 /// What a new cluster's log starts with.
 pub(super) fn first_records(image: &MetadataImage, cluster_id: &str) -> Vec<MetadataRecord> {
-    if !image.cluster_id().is_empty() {
-        return Vec::new();
+    let mut records = Vec::new();
+    if image.cluster_id().is_empty() {
+        let cluster = ClusterRecord { cluster_id: cluster_id.to_owned() };
+        records.push(MetadataRecord { record: Some(Record::Cluster(cluster)) });
     }
-    vec![MetadataRecord {
-        record: Some(Record::Cluster(ClusterRecord { cluster_id: cluster_id.to_owned() })),
-    }]
+    // A cluster without the level of its own metadata is new, or was made before levels were kept.
+    if image.feature_level(METADATA_VERSION) == 0 {
+        records.extend(default_features());
+    }
+    records
+}
+
+/// Whether a command that is carried out twice would be answered otherwise: its answer is kept in the log, so that the next
+/// leader gives it too.
+fn must_not_repeat(command: &proto::command::Command) -> bool {
+    use proto::command::Command;
+    match command {
+        Command::CreateTopics(_)
+        | Command::DeleteTopics(_)
+        | Command::CreatePartitions(_)
+        | Command::UnregisterBroker(_)
+        | Command::ElectLeaders(_)
+        | Command::AlterReassignments(_)
+        | Command::DeleteAcls(_)
+        | Command::AlterScramCredentials(_)
+        | Command::CreateDelegationToken(_)
+        | Command::RenewDelegationToken(_)
+        | Command::ExpireDelegationToken(_) => true,
+        // A second time these change nothing and say the same; producer ids may be left out.
+        Command::AlterConfigs(_)
+        | Command::AlterPartitions(_)
+        | Command::AllocateProducerIds(_)
+        | Command::UpdateFeatures(_)
+        | Command::AlterClientQuotas(_)
+        | Command::CreateAcls(_)
+        | Command::AssignReplicasToDirectories(_) => false,
+    }
+}
+
+/// The record that keeps an answer, if it is to be kept.
+fn kept_reply(
+    id: &bytes::Bytes,
+    command: &proto::command::Command,
+    decision: &Decision<proto::command_reply::Reply>,
+) -> Option<MetadataRecord> {
+    if id.is_empty() || decision.records.is_empty() || !must_not_repeat(command) {
+        return None;
+    }
+    let reply = proto::CommandReply { failure: None, index: 0, reply: Some(decision.reply.clone()) };
+    if reply.encoded_len() > KEPT_REPLY_BYTES_MAX {
+        return None;
+    }
+    let completed =
+        CompletedCommandRecord { command_id: id.clone(), reply: reply.encode_to_vec().into(), index: 0 };
+    Some(MetadataRecord { record: Some(Record::CompletedCommand(completed)) })
+}
+
+/// Whether records may let partitions elect that could not before.
+fn switches_unclean_elections(records: &[MetadataRecord]) -> bool {
+    records.iter().any(|record| match &record.record {
+        Some(Record::Config(config)) => config.name == UNCLEAN_ELECTION,
+        _ => false,
+    })
 }
 
 pub(super) struct Batch {
@@ -104,6 +169,9 @@ pub(super) struct Batch {
     records: Vec<MetadataRecord>,
     bytes: usize,
     waiting: Vec<Waiting>,
+    /// Index of the applied image: what lies behind it is decided but not committed.
+    applied: LogIndex,
+    elects: bool,
 }
 
 impl Batch {
@@ -116,17 +184,17 @@ impl Batch {
         remembered: &HashMap<bytes::Bytes, proto::CommandReply>,
         is_held: impl Fn(BrokerId) -> bool,
     ) -> Self {
-        let mut batch = Self { image, records: Vec::new(), bytes: 0, waiting: Vec::new() };
+        let applied = image.index();
+        let mut batch =
+            Self { image, records: Vec::new(), bytes: 0, waiting: Vec::new(), applied, elects: false };
         while !batch.is_full()
             && let Some(chore) = chores.pop_front()
         {
             let image = Arc::clone(&batch.image);
             let records = chore.decide(situation(&image, options), &options.identity.cluster_id());
             // An election in the background stops at a limit: the rest follows.
-            if records.len() >= BACKGROUND_PARTITIONS_MAX
-                && matches!(chore, Chore::ElectLeaderless | Chore::Rebalance)
-            {
-                chores.push_back(chore);
+            if records.len() >= BACKGROUND_PARTITIONS_MAX && chore.comes_in_parts() {
+                chores.push_back(chore.clone());
             }
             if let Err(error) = batch.add(records) {
                 tracing::error!(?chore, "a decision of the controller does not fit its own state: {error}");
@@ -144,6 +212,9 @@ impl Batch {
                     }
                 }
             }
+        }
+        if batch.elects {
+            chores.push_back(Chore::ElectLeaderless);
         }
         batch
     }
@@ -177,6 +248,14 @@ impl Batch {
             return;
         }
         let image = Arc::clone(&self.image);
+        // An earlier leader may have carried it out, or this very entry does.
+        if let Some(completed) = image.completed_command(&id).filter(|_| !id.is_empty())
+            && let Ok(mut answer) = proto::CommandReply::decode(completed.reply.clone())
+        {
+            answer.index = if completed.index > self.applied { 0 } else { completed.index.0 };
+            self.waiting.push(Waiting::Command { id, answer, changes_isr: false, reply });
+            return;
+        }
         let failed = |failure| proto::CommandReply { failure: Some(failure), index: 0, reply: None };
         let mut changes_isr = false;
         let answer = match &command.command {
@@ -185,7 +264,9 @@ impl Batch {
             }
             Some(command) => match decide(situation(&image, options), command) {
                 Err(refusal) => failed(refusal.to_failure()),
-                Ok(decision) => {
+                Ok(mut decision) => {
+                    decision.records.extend(kept_reply(&id, command, &decision));
+                    self.elects |= switches_unclean_elections(&decision.records);
                     changes_isr = matches!(command, proto::command::Command::AlterPartitions(_))
                         && !decision.records.is_empty();
                     match self.add(decision.records) {

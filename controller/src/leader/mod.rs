@@ -5,6 +5,7 @@
 //! meanwhile share the next entry.
 
 mod batch;
+mod chore;
 mod probe;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,14 +14,12 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ReadPolicy};
-use ottla_metadata::decide::{
-    Refusal, Situation, elect_leaderless, fence, rebalance_preferred, set_controlled_shutdown, unfence,
-};
+use ottla_metadata::config;
+use ottla_metadata::decide::{Refusal, delegation_tokens_enabled};
 use ottla_metadata::election::may_lead;
 use ottla_metadata::image::{BrokerEpoch, BrokerId, MetadataImage};
 use ottla_metadata::leases::{Heartbeat, LeaseOptions, Leases};
 use ottla_proto::controller as proto;
-use ottla_proto::metadata::MetadataRecord;
 use ottla_wire::error_code::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +28,7 @@ use crate::leadership::{Leader, Leadership};
 use crate::state_machine::StateMachine;
 use crate::types::Raft;
 use batch::{InFlight, Outcome};
+pub(crate) use chore::Chore;
 
 /// Commands that may wait; who comes then waits at the door.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
@@ -43,6 +43,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// After leadership begins brokers have this long to open a session before they are asked whether they live.
 const PROBE_AFTER: Duration = Duration::from_millis(200);
 
+/// Tokens that are over are not looked for more often.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a new leader waits for its barrier before it looks again whether it leads.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -73,30 +75,6 @@ pub(crate) enum Life {
     Refused(BrokerId, BrokerEpoch),
 }
 
-/// What the leader does of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chore {
-    Begin,
-    Fence(BrokerId, BrokerEpoch),
-    Unfence(BrokerId, BrokerEpoch),
-    Shutdown(BrokerId, BrokerEpoch),
-    ElectLeaderless,
-    Rebalance,
-}
-
-impl Chore {
-    fn decide(self, situation: Situation<'_>, cluster_id: &str) -> Vec<MetadataRecord> {
-        match self {
-            Self::Begin => batch::first_records(situation.image, cluster_id),
-            Self::Fence(id, epoch) => fence(situation, id, epoch),
-            Self::Unfence(id, epoch) => unfence(situation, id, epoch),
-            Self::Shutdown(id, epoch) => set_controlled_shutdown(situation, id, epoch),
-            Self::ElectLeaderless => elect_leaderless(situation),
-            Self::Rebalance => rebalance_preferred(situation),
-        }
-    }
-}
-
 /// The doors of the leader's task.
 #[derive(Clone)]
 pub(crate) struct Doors {
@@ -112,6 +90,8 @@ struct Reign {
     /// Brokers whose fencing is decided and may not be applied yet: they get no lease any more.
     fencing: BTreeMap<BrokerId, BrokerEpoch>,
     rebalance_due: Option<Instant>,
+    /// When tokens that are over are looked for again; `None`: there are no tokens.
+    sweep_due: Option<Instant>,
 }
 
 pub(crate) struct LeaderTask {
@@ -229,6 +209,7 @@ impl LeaderTask {
             probed: false,
             fencing: BTreeMap::new(),
             rebalance_due,
+            sweep_due: delegation_tokens_enabled(&self.options.properties).then(Instant::now),
         });
         // What was answered under an earlier leadership may not be what was committed.
         self.remembered.clear();
@@ -393,6 +374,7 @@ impl LeaderTask {
         reign.leases.heartbeat(now_ms, id, heartbeat);
         // Its own registration is what a broker must have seen to be of use.
         let is_caught_up = beat.metadata_index >= broker.epoch.0;
+        let directories = chore::of_directories(broker, beat);
         // What nobody else could lead does not hold a broker up: it would have to wait for ever.
         let leads_any = beat.want_shut_down
             && image.topics().flat_map(|topic| &topic.partitions).any(|partition| {
@@ -409,9 +391,13 @@ impl LeaderTask {
         } else {
             None
         };
-        if let Some(chore) = chore.filter(|chore| !self.chores.contains(chore)) {
+        for chore in directories.into_iter().chain(chore) {
+            if self.chores.contains(&chore) {
+                continue;
+            }
+            let unfences = matches!(chore, Chore::Unfence(..));
             self.chores.push_back(chore);
-            if matches!(chore, Chore::Unfence(..)) {
+            if unfences {
                 self.chores.push_back(Chore::ElectLeaderless);
             }
         }
@@ -441,6 +427,14 @@ impl LeaderTask {
         if reign.rebalance_due.is_some_and(|due| Instant::now() >= due) {
             reign.rebalance_due = self.options.rebalance.map(|interval| Instant::now() + interval);
             self.chores.extend([Chore::ElectLeaderless, Chore::Rebalance]);
+        }
+        if reign.sweep_due.is_some_and(|due| Instant::now() >= due) {
+            let interval =
+                config::get_i64(&self.options.properties, "delegation.token.expiry.check.interval.ms");
+            let interval =
+                Duration::from_millis(u64::try_from(interval).unwrap_or(0)).max(SWEEP_INTERVAL_MIN);
+            reign.sweep_due = Some(Instant::now() + interval);
+            self.chores.push_back(Chore::SweepTokens(crate::now_ms()));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What brokers ask of a controller: the service of `controller.proto`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use openraft::Instant;
@@ -221,11 +221,6 @@ impl proto::controller_server::Controller for ControllerService {
     }
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 fn position(index: Option<u64>) -> i64 {
     index.map_or(-1, |index| i64::try_from(index).unwrap_or(i64::MAX))
 }
@@ -248,8 +243,8 @@ fn describe_quorum(raft: &Raft, leader: Option<Leader>) -> proto::DescribeQuorum
             .as_ref()
             .and_then(|all| all.get(&id))
             .and_then(Option::as_ref)
-            .map(|at| now_ms() - i64::try_from(at.elapsed().as_millis()).unwrap_or(0));
-        let fetched_ms = if is_own { now_ms() } else { heard.unwrap_or(-1) };
+            .map(|at| crate::now_ms() - i64::try_from(at.elapsed().as_millis()).unwrap_or(0));
+        let fetched_ms = if is_own { crate::now_ms() } else { heard.unwrap_or(-1) };
         let is_behind = end.is_none_or(|end| end < own_end);
         proto::QuorumMember {
             node_id: id.node_id,

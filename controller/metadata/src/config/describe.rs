@@ -205,3 +205,29 @@ pub fn describe_client_metrics(image: &MetadataImage, subscription: &str) -> Vec
         })
         .collect()
 }
+
+/// Kafka's number of the resource type of a broker's loggers, which no record has.
+const BROKER_LOGGER: i8 = 8;
+
+/// What ListConfigResources names (KIP-1142), of the asked types; none: of all. Topics and brokers stand there whether
+/// anything is set on them or not, groups and subscriptions to metrics only when something is. `None`: a type that has no
+/// resources.
+pub fn list_config_resources(image: &MetadataImage, types: &[i8]) -> Option<Vec<(i8, String)>> {
+    const ALL: [i8; 5] = [2, 4, BROKER_LOGGER, 16, 32];
+    if types.iter().any(|kind| !ALL.contains(kind)) {
+        return None;
+    }
+    let mut found = Vec::new();
+    for kind in ALL.into_iter().filter(|kind| types.is_empty() || types.contains(kind)) {
+        let mut names: Vec<String> = match ResourceType::try_from(i32::from(kind)) {
+            Ok(ResourceType::Topic) => image.topics().map(|topic| topic.name.to_string()).collect(),
+            Ok(kind @ (ResourceType::Group | ResourceType::ClientMetrics)) => {
+                image.config_resources(kind).map(str::to_owned).collect()
+            }
+            _ => image.brokers().map(|broker| broker.id.to_string()).collect(),
+        };
+        names.sort_unstable();
+        found.extend(names.into_iter().map(|name| (kind, name)));
+    }
+    Some(found)
+}

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 
 pub use describe::{
     DescribedConfig, describe_broker, describe_client_metrics, describe_cluster_default, describe_group,
-    describe_topic,
+    describe_topic, list_config_resources,
 };
 pub use node::{get_bool, get_f64, get_i32, get_i64, get_list, get_string, node_value};
 use ottla_proto::metadata::ResourceType;
@@ -24,7 +24,7 @@ pub use sources::{
     ConfigSource, broker_value, group_value, min_insync_replicas, topic_value, unclean_leader_election_enable,
 };
 pub use topic_config::{CleanupPolicy, TopicConfig};
-pub use validate::{Rule, check_thread_count, validate, validate_group, validate_topic};
+pub use validate::{Rule, check_thread_count, validate, validate_group, validate_group_set, validate_topic};
 
 /// What a property belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -344,6 +344,34 @@ pub fn validate_group(
     Ok(normalised)
 }
 
+/// Kinds of groups of which a member is given up when it has not been heard of for a session.
+const HEARTBEATING: [&str; 3] = ["consumer", "share", "streams"];
+
+/// What the values set on a group must satisfy together with those it inherits; each by itself is valid.
+pub fn validate_group_set(
+    properties: &BTreeMap<String, String>,
+    set: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    for kind in HEARTBEATING {
+        let names = [format!("{kind}.session.timeout.ms"), format!("{kind}.heartbeat.interval.ms")];
+        // Who sets neither is not to blame for what the brokers say.
+        if !names.iter().any(|name| set.contains_key(name)) {
+            continue;
+        }
+        let [session_ms, heartbeat_ms] = names.each_ref().map(|name| match set.get(name) {
+            Some(value) => value.parse().unwrap_or(0),
+            None => node::get_i64(properties, &format!("group.{name}")),
+        });
+        if session_ms <= heartbeat_ms {
+            let [session, heartbeat] = names;
+            return Err(format!(
+                "{session} ({session_ms}) must be greater than {heartbeat} ({heartbeat_ms})"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What the values set on a topic must satisfy together; each by itself is valid.
 pub fn validate_topic(
     image: &MetadataImage,

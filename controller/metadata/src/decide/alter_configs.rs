@@ -127,6 +127,10 @@ fn alter(
         config::validate_topic(situation.image, situation.properties, &new)
             .map_err(|problem| Refusal::new(ErrorCode::InvalidConfig, problem))?;
     }
+    if kind == ConfigKind::Group {
+        config::validate_group_set(situation.properties, &new)
+            .map_err(|problem| Refusal::new(ErrorCode::InvalidConfig, problem))?;
+    }
     let set = |name: &String, value: Option<&String>| {
         record(Record::Config(records::ConfigRecord {
             resource_type: resource_type.into(),

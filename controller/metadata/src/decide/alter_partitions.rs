@@ -75,7 +75,12 @@ fn alter(
                 records.push(record(Record::Partition(new.to_record(id, asked.partition))));
                 changed.insert(key, new.clone());
             }
-            answer.state = Some(new.unwrap_or(old).to_record(id, asked.partition));
+            let new = new.unwrap_or(old);
+            if new.leader != Some(leader) {
+                // The change completed a reassignment that takes the leader away.
+                answer.error_code = i32::from(ErrorCode::NewLeaderElected.code());
+            }
+            answer.state = Some(new.to_record(id, asked.partition));
         }
         Err(code) => {
             answer.error_code = i32::from(code.code());
@@ -119,7 +124,10 @@ fn check(
         let is_eligible = registered.is_some_and(|broker| {
             // A leader on its way out may still shrink its own ISR.
             let may_join = broker.is_eligible() || old.isr.contains(&broker.id) && !broker.fenced;
-            may_join && (member.broker_epoch == -1 || broker.epoch == BrokerEpoch(member.broker_epoch))
+            let is_online = broker.has_directory(old.directory(broker.id));
+            may_join
+                && is_online
+                && (member.broker_epoch == -1 || broker.epoch == BrokerEpoch(member.broker_epoch))
         });
         if !is_eligible {
             return Err(ErrorCode::IneligibleReplica);

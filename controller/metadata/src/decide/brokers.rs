@@ -88,6 +88,7 @@ fn change(
         broker_epoch: epoch.0,
         fenced,
         in_controlled_shutdown,
+        ..Default::default()
     };
     record(Record::BrokerChange(change))
 }

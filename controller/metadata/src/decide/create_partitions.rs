@@ -67,7 +67,7 @@ fn grow(situation: Situation<'_>, asked: &proto::NewPartitions) -> Result<Vec<Me
         return refuse(format!("at most {PARTITIONS_MAX} partitions may be added at once"));
     }
     let replication_factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
-    let replicas = if asked.assignments.is_empty() {
+    let replicas = if asked.assignments.is_empty() && !asked.assignments_given {
         place(situation.image, situation.seed, now, count - now, replication_factor)
             .map_err(|error| placement_refusal(&error))?
     } else {

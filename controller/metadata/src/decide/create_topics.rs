@@ -231,6 +231,13 @@ pub(super) fn check_assignments(
         if let Some(unknown) = replicas.iter().find(|id| image.broker(**id).is_none()) {
             return refuse(format!("partition {}: broker {unknown} is not registered", assignment.partition));
         }
+        let is_cordoned = |id: &&BrokerId| image.broker(**id).is_some_and(|broker| !broker.takes_replicas());
+        if let Some(cordoned) = replicas.iter().find(is_cordoned) {
+            return refuse(format!(
+                "partition {}: all log directories of broker {cordoned} are cordoned",
+                assignment.partition
+            ));
+        }
         if by_partition.insert(assignment.partition, replicas).is_some() {
             return refuse(format!("partition {} stands there more than once", assignment.partition));
         }

@@ -1,19 +1,32 @@
 //! Commands to records: each looks at the image, changes nothing, and says what entry of the log would carry it out and what
 //! to answer once that entry is committed.
 
+mod acls;
 mod alter_configs;
 mod alter_partitions;
 mod brokers;
+mod client_quotas;
 mod create_partitions;
 mod create_topics;
+mod delegation_tokens;
 mod delete_topics;
+mod directories;
 mod elect_leaders;
 mod producer_ids;
+mod reassign;
+mod scram;
+mod update_features;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_access;
+#[cfg(test)]
+mod tests_features;
+#[cfg(test)]
+mod tests_reassign;
 
 use std::collections::BTreeMap;
 
@@ -24,11 +37,19 @@ use ottla_wire::error_code::ErrorCode;
 
 use crate::image::MetadataImage;
 
+pub use acls::{ACLS_MAX, acl_filter, supported_operations};
 pub use brokers::{RegistrationDecision, fence, register, set_controlled_shutdown, unfence};
+pub use client_quotas::{DescribedQuota, QuotaFilter, QuotaMatch, describe_client_quotas};
 pub use create_topics::PARTITIONS_MAX;
+pub use delegation_tokens::{
+    TOKENS_MAX, delegation_tokens_enabled, describe_delegation_tokens, sweep_delegation_tokens,
+};
+pub use directories::{cordon_directories, fail_directories};
 pub use elect_leaders::BACKGROUND_PARTITIONS_MAX;
 pub use elect_leaders::{elect_leaderless, rebalance_preferred};
 pub use producer_ids::BLOCK_SIZE;
+pub use scram::{DescribedScramUser, ITERATIONS_MAX, ITERATIONS_MIN, describe_scram_users};
+pub use update_features::default_features;
 
 /// What a decision may look at beside the command.
 #[derive(Debug, Clone, Copy)]
@@ -114,8 +135,33 @@ pub fn decide(
         }
         Command::UnregisterBroker(command) => {
             let records = brokers::unregister(situation, *command)?;
-            // There is nothing to say beside that it is done.
-            Decision { records, reply: Reply::ElectLeaders(proto::ElectLeadersReply::default()) }
+            Decision { records, reply: Reply::UnregisterBroker(proto::UnregisterBrokerReply {}) }
+        }
+        Command::AlterReassignments(command) => {
+            wrap(reassign::decide(situation, command), Reply::AlterReassignments)
+        }
+        Command::UpdateFeatures(command) => {
+            wrap(update_features::decide(situation, command), Reply::UpdateFeatures)
+        }
+        Command::AlterClientQuotas(command) => {
+            wrap(client_quotas::decide(situation, command), Reply::AlterClientQuotas)
+        }
+        Command::CreateAcls(command) => wrap(acls::create(situation, command), Reply::CreateAcls),
+        Command::DeleteAcls(command) => wrap(acls::delete(situation, command), Reply::DeleteAcls),
+        Command::AlterScramCredentials(command) => {
+            wrap(scram::decide(situation, command), Reply::AlterScramCredentials)
+        }
+        Command::CreateDelegationToken(command) => {
+            wrap(delegation_tokens::create(situation, command)?, Reply::DelegationToken)
+        }
+        Command::RenewDelegationToken(command) => {
+            wrap(delegation_tokens::renew(situation, command)?, Reply::DelegationToken)
+        }
+        Command::ExpireDelegationToken(command) => {
+            wrap(delegation_tokens::expire(situation, command)?, Reply::DelegationToken)
+        }
+        Command::AssignReplicasToDirectories(command) => {
+            wrap(directories::assign(situation, command)?, Reply::AssignReplicasToDirectories)
         }
     })
 }

@@ -8,7 +8,9 @@ use crate::image::{BrokerId, LogIndex, MetadataImage};
 
 /// Brokers with their racks, registered at the indexes 1, 2, … and unfenced.
 pub(crate) fn cluster(brokers: &[(i32, &str)]) -> MetadataImage {
-    let mut image = MetadataImage::default();
+    // Index 0 is a log's first.
+    let features = super::default_features();
+    let mut image = MetadataImage::default().apply(LogIndex(0), &features).unwrap().0;
     for (index, (id, rack)) in (1..).zip(brokers) {
         let registration = proto::RegisterBrokerRecord {
             broker_id: *id,

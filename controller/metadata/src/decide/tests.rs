@@ -14,7 +14,7 @@ use super::testing::{cluster, fence, next};
 use super::*;
 use crate::image::{BrokerEpoch, BrokerId, MetadataImage, PartitionImage, TopicId};
 
-fn decide_with(
+pub(super) fn decide_with(
     image: &MetadataImage,
     properties: &BTreeMap<String, String>,
     command: Command,
@@ -24,28 +24,28 @@ fn decide_with(
 }
 
 /// The answer, and the image after it.
-fn run(image: &MetadataImage, command: Command) -> (Reply, MetadataImage) {
+pub(super) fn run(image: &MetadataImage, command: Command) -> (Reply, MetadataImage) {
     let decision = decide_with(image, &BTreeMap::new(), command).unwrap();
     (decision.reply, after(image, &decision.records))
 }
 
-fn after(image: &MetadataImage, records: &[MetadataRecord]) -> MetadataImage {
+pub(super) fn after(image: &MetadataImage, records: &[MetadataRecord]) -> MetadataImage {
     if records.is_empty() { image.clone() } else { next(image, records) }
 }
 
-fn properties(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(super) fn properties(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn code(code: i32) -> ErrorCode {
+pub(super) fn code(code: i32) -> ErrorCode {
     ErrorCode::from_code(i16::try_from(code).unwrap())
 }
 
-fn topic(name: &str, partitions: i32, replication_factor: i32) -> proto::NewTopic {
+pub(super) fn topic(name: &str, partitions: i32, replication_factor: i32) -> proto::NewTopic {
     proto::NewTopic { name: name.to_owned(), partitions, replication_factor, ..Default::default() }
 }
 
-fn assigned(name: &str, assignments: &[(i32, &[i32])]) -> proto::NewTopic {
+pub(super) fn assigned(name: &str, assignments: &[(i32, &[i32])]) -> proto::NewTopic {
     let assignments = assignments
         .iter()
         .map(|(partition, replicas)| proto::ReplicaAssignment {
@@ -56,7 +56,7 @@ fn assigned(name: &str, assignments: &[(i32, &[i32])]) -> proto::NewTopic {
     proto::NewTopic { assignments, ..topic(name, -1, -1) }
 }
 
-fn with_config(name: &str, config: &str, value: Option<&str>) -> proto::NewTopic {
+pub(super) fn with_config(name: &str, config: &str, value: Option<&str>) -> proto::NewTopic {
     let value = value.map(str::to_owned);
     proto::NewTopic {
         configs: vec![proto::ConfigValue { name: config.to_owned(), value }],
@@ -71,7 +71,7 @@ fn create(image: &MetadataImage, topics: Vec<proto::NewTopic>) -> (Vec<proto::Cr
     }
 }
 
-fn created(image: &MetadataImage, new: proto::NewTopic) -> MetadataImage {
+pub(super) fn created(image: &MetadataImage, new: proto::NewTopic) -> MetadataImage {
     let (answers, image) = create(image, vec![new]);
     assert_eq!(answers[0].error_code, 0, "{}", answers[0].message);
     image
@@ -83,19 +83,19 @@ fn refusal(image: &MetadataImage, new: proto::NewTopic) -> ErrorCode {
     code(answers[0].error_code)
 }
 
-fn three() -> MetadataImage {
+pub(super) fn three() -> MetadataImage {
     cluster(&[(1, "a"), (2, "b"), (3, "c")])
 }
 
-fn id_of(image: &MetadataImage, name: &str) -> Bytes {
+pub(super) fn id_of(image: &MetadataImage, name: &str) -> Bytes {
     Bytes::copy_from_slice(image.topic_by_name(name).unwrap().id.0.as_bytes())
 }
 
-fn partition<'a>(image: &'a MetadataImage, name: &str, index: usize) -> &'a PartitionImage {
+pub(super) fn partition<'a>(image: &'a MetadataImage, name: &str, index: usize) -> &'a PartitionImage {
     &image.topic_by_name(name).unwrap().partitions[index]
 }
 
-fn ids(ids: &[i32]) -> Vec<BrokerId> {
+pub(super) fn ids(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().copied().map(BrokerId).collect()
 }
 
@@ -199,7 +199,7 @@ fn validate_only_writes_nothing() {
     let image = created(&three(), topic("t", 1, 1));
     let new =
         Command::CreateTopics(proto::CreateTopics { validate_only: true, topics: vec![topic("u", 4, 1)] });
-    let grown = proto::NewPartitions { name: "t".to_owned(), count: 3, assignments: Vec::new() };
+    let grown = proto::NewPartitions { name: "t".to_owned(), count: 3, ..Default::default() };
     let grow =
         Command::CreatePartitions(proto::CreatePartitions { validate_only: true, topics: vec![grown] });
     for command in [new, grow] {
@@ -263,11 +263,12 @@ fn a_deletion_that_is_ambiguous_doubled_or_forbidden_deletes_nothing() {
 }
 
 fn grow(image: &MetadataImage, name: &str, count: i32, assignments: &[&[i32]]) -> (ErrorCode, MetadataImage) {
-    let assignments = assignments
+    let assignments: Vec<_> = assignments
         .iter()
         .map(|replicas| proto::ReplicaAssignment { partition: 0, replicas: replicas.to_vec() })
         .collect();
-    let topics = vec![proto::NewPartitions { name: name.to_owned(), count, assignments }];
+    let assignments_given = !assignments.is_empty();
+    let topics = vec![proto::NewPartitions { name: name.to_owned(), count, assignments, assignments_given }];
     match run(image, Command::CreatePartitions(proto::CreatePartitions { validate_only: false, topics })) {
         (Reply::CreatePartitions(reply), image) => (code(reply.topics[0].error_code), image),
         other => panic!("{other:?}"),
@@ -303,7 +304,7 @@ const DELETE: i32 = 1;
 const APPEND: i32 = 2;
 const SUBTRACT: i32 = 3;
 
-fn alter(
+pub(super) fn alter(
     image: &MetadataImage,
     kind: ResourceType,
     name: &str,
@@ -448,20 +449,20 @@ fn a_lower_minimum_of_in_sync_replicas_takes_the_eligible_replicas_away_in_the_s
 }
 
 /// The image after a broker's lease was over.
-fn fenced(image: &MetadataImage, id: i32) -> MetadataImage {
+pub(super) fn fenced(image: &MetadataImage, id: i32) -> MetadataImage {
     let (id, properties) = (BrokerId(id), BTreeMap::new());
     let epoch = image.broker(id).unwrap().epoch;
     after(image, &super::fence(Situation { image, properties: &properties, seed: 1 }, id, epoch))
 }
 
-fn unfenced(image: &MetadataImage, id: i32) -> MetadataImage {
+pub(super) fn unfenced(image: &MetadataImage, id: i32) -> MetadataImage {
     let (id, properties) = (BrokerId(id), BTreeMap::new());
     let epoch = image.broker(id).unwrap().epoch;
     let image = after(image, &unfence(Situation { image, properties: &properties, seed: 1 }, id, epoch));
     after(&image, &elect_leaderless(Situation { image: &image, properties: &properties, seed: 1 }))
 }
 
-fn alteration(image: &MetadataImage, isr: &[(i32, i64)]) -> proto::PartitionAlteration {
+pub(super) fn alteration(image: &MetadataImage, isr: &[(i32, i64)]) -> proto::PartitionAlteration {
     let old = partition(image, "t", 0);
     proto::PartitionAlteration {
         topic_id: id_of(image, "t"),
@@ -479,7 +480,10 @@ fn alteration(image: &MetadataImage, isr: &[(i32, i64)]) -> proto::PartitionAlte
     }
 }
 
-fn alter_partition(image: &MetadataImage, asked: proto::PartitionAlteration) -> (ErrorCode, MetadataImage) {
+pub(super) fn alter_partition(
+    image: &MetadataImage,
+    asked: proto::PartitionAlteration,
+) -> (ErrorCode, MetadataImage) {
     let command = proto::AlterPartitions { broker_id: 1, broker_epoch: 1, partitions: vec![asked] };
     match run(image, Command::AlterPartitions(command)) {
         (Reply::AlterPartitions(reply), image) => (code(reply.partitions[0].error_code), image),
@@ -569,7 +573,7 @@ fn a_leader_that_is_shutting_down_alone_goes_on_leading() {
     assert_eq!(partition(&image, "t", 0).leader, Some(BrokerId(1)));
     let image = unfenced(&image, 2);
     let (answer, image) = alter_partition(&image, alteration(&image, &[(1, 1), (2, 2)]));
-    assert_eq!((answer, partition(&image, "t", 0).leader), (ErrorCode::None, Some(BrokerId(2))));
+    assert_eq!((answer, partition(&image, "t", 0).leader), (ErrorCode::NewLeaderElected, Some(BrokerId(2))));
 }
 
 #[test]
