@@ -26,6 +26,7 @@ pub mod options;
 mod producer_ids;
 pub mod replica;
 pub mod replication;
+pub mod security;
 
 pub use broker::{Broker, StartError};
 pub use options::{AdvertisedListener, BrokerOptions};

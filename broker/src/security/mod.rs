@@ -1,0 +1,36 @@
+//! Who clients are, and how bytes are kept from others: TLS, SASL, principals.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `properties` | Kafka's properties as one listener sees them |
+//! | `protocol` | TLS or not, SASL or not |
+//! | `principal` | who a client is |
+//! | `credentials` | SCRAM credentials and delegation tokens out of the metadata |
+//! | [`sasl`] | the mechanisms and the order of an authentication |
+
+pub mod credentials;
+pub mod principal;
+pub mod properties;
+pub mod protocol;
+pub mod sasl;
+
+pub use credentials::{CredentialSnapshot, Credentials, ScramCredential, TokenCredential};
+pub use principal::Principal;
+pub use protocol::SecurityProtocol;
+
+/// A property that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{property}: {message}")]
+pub struct SecurityError {
+    /// Its name, without the listener.
+    pub property: &'static str,
+    /// What is wrong and what to do; holds no secret.
+    pub message: String,
+}
+
+impl SecurityError {
+    /// An error of a property.
+    pub fn new(property: &'static str, message: impl Into<String>) -> Self {
+        Self { property, message: message.into() }
+    }
+}
