@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::options::BrokerOptions;
 use crate::producer_ids::ProducerIds;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
+use crate::security::NodeSecurity;
 
 /// A feature that this software can do, for ApiVersions and registration.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,7 @@ pub(crate) struct BrokerContext {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Arc<GroupService>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) security: Arc<NodeSecurity>,
     pub(crate) features: &'static [SupportedFeature],
 }
 

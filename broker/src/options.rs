@@ -21,7 +21,7 @@ pub struct AdvertisedListener {
     pub host: String,
     /// Port that clients connect to; 0: the one that was bound.
     pub port: u16,
-    /// PLAINTEXT; other protocols are not served yet.
+    /// Kafka's name of what it speaks.
     pub security_protocol: String,
 }
 

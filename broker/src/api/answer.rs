@@ -10,6 +10,7 @@ use ottla_wire::messages::Message;
 use ottla_wire::text::Text;
 
 use crate::network::FileRange;
+use crate::security::Principal;
 
 /// An encoded answer, its length in front; record bytes may be ranges of files.
 #[derive(Debug, Default)]
@@ -17,6 +18,15 @@ pub(crate) struct Response {
     pub(crate) segments: Segments,
     /// What `Segment::External` tokens stand for, by index.
     pub(crate) files: Vec<FileRange>,
+    /// A quota says: nothing more is read of this client for so long after the answer, in milliseconds (KIP-219).
+    pub(crate) mute_ms: u32,
+}
+
+impl Response {
+    /// The answer of a client that is to be quiet for a while.
+    pub(crate) fn muted(self, throttle_time_ms: i32) -> Self {
+        Self { mute_ms: u32::try_from(throttle_time_ms).unwrap_or(0).max(self.mute_ms), ..self }
+    }
 }
 
 /// What a handler does with a request.
@@ -40,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<Text>,
+    /// Who the client is.
+    pub(crate) principal: Arc<Principal>,
     /// Address of the client, without the port.
     pub(crate) client_host: Arc<str>,
     /// Name of the listener that it came in by.
@@ -55,7 +67,7 @@ impl Call {
     /// Encodes an answer whose external records are `files`, by token.
     pub(crate) fn respond_with_files(&self, body: &impl Message, files: Vec<FileRange>) -> Response {
         match encode_response_frame(self.api_key, self.version, self.correlation_id, body) {
-            Ok(segments) => Response { segments, files },
+            Ok(segments) => Response { segments, files, mute_ms: 0 },
             Err(error) => {
                 // Only an answer that does not fit the protocol's integers gets here.
                 tracing::error!(api = ?self.api_key, version = self.version, %error, "an answer could not be encoded");

@@ -63,6 +63,8 @@ routes! {
     IncrementalAlterConfigs => incremental_alter_configs(IncrementalAlterConfigsRequest),
     OffsetDelete => offset_delete(OffsetDeleteRequest),
     DescribeCluster => describe_cluster(DescribeClusterRequest),
+    SaslHandshake => sasl_handshake(SaslHandshakeRequest),
+    SaslAuthenticate => sasl_authenticate(SaslAuthenticateRequest),
     DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
 }
 
@@ -88,6 +90,7 @@ impl Dispatcher {
             version: header.api_version,
             correlation_id: header.correlation_id,
             client_id: header.client_id,
+            principal: Arc::clone(&client.principal),
             client_host: Arc::clone(&client.host),
             listener: Arc::clone(&client.listener),
         };

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::ConnectionLimits;
 use super::connection::{ConnectionContext, Ending, serve};
 use super::frame_reader::FrameError;
+use crate::security::SecurityProtocol;
 
 /// How long accepting pauses when the process has no file handle left: the connections it has go on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ListenerOptions {
     /// Name of the listener (`PLAINTEXT`), upper case.
     pub name: String,
+    /// Whether it is encrypted, and whether clients must authenticate.
+    pub protocol: SecurityProtocol,
     /// Where to bind, `host:port`; an empty host is every address.
     pub bind: String,
     /// `socket.listen.backlog.size`.
@@ -141,7 +144,7 @@ impl Listener {
             let ending = serve(socket, peer, context, stopping).await;
             drop(admission);
             match ending {
-                Ending::Refused(_) | Ending::Frame(FrameError::TooLarge { .. }) => {
+                Ending::Refused(_) | Ending::Tls(_) | Ending::Frame(FrameError::TooLarge { .. }) => {
                     tracing::info!(%listener, %peer, reason = %ending, "connection closed by the node");
                 }
                 _ => tracing::debug!(%listener, %peer, reason = %ending, "connection ended"),

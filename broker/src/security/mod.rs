@@ -7,14 +7,30 @@
 //! | `principal` | who a client is |
 //! | `credentials` | SCRAM credentials and delegation tokens out of the metadata |
 //! | [`sasl`] | the mechanisms and the order of an authentication |
+//! | `tls` | keys, certificates, and what rustls makes of them |
+//! | `distinguished_name`, `principal_mapping` | from a certificate to a principal |
+//! | `listener`, `node` | all of it for one listener, and for all of them as properties and files change |
+//! | `authority` | the keys that OAuth tokens are checked by |
+//! | `peer` | connections to other brokers |
 
+mod authority;
 pub mod credentials;
+mod der;
+mod distinguished_name;
+mod listener;
+mod node;
+pub mod peer;
 pub mod principal;
+pub mod principal_mapping;
 pub mod properties;
 pub mod protocol;
 pub mod sasl;
+pub(crate) mod tls;
 
 pub use credentials::{CredentialSnapshot, Credentials, ScramCredential, TokenCredential};
+pub(crate) use listener::ListenerSecurity;
+pub(crate) use node::NodeSecurity;
+pub use peer::PeerSecurity;
 pub use principal::Principal;
 pub use protocol::SecurityProtocol;
 

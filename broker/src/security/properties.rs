@@ -71,6 +71,18 @@ impl ListenerProperties {
             .filter(|value| !value.is_empty())
     }
 
+    /// What was set for this listener alone.
+    pub fn own(&self, name: &str) -> Option<&str> {
+        let own = format!("{}{name}", self.prefix);
+        self.all.get(&own).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether somebody set it, and to nothing: for properties where that is a choice.
+    pub fn is_empty(&self, name: &str) -> bool {
+        let own = format!("{}{name}", self.prefix);
+        self.all.get(&own).or_else(|| self.all.get(name)).is_some_and(String::is_empty)
+    }
+
     /// What was set, or Kafka's default.
     pub fn get(&self, name: &str) -> &str {
         self.set(name)

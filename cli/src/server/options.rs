@@ -82,8 +82,8 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
     BrokerOptions {
         node_id: config.node_id,
         rack: Some(get_string(properties, "broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
-        listeners: config.listeners.iter().map(|listener| bound(properties, listener)).collect(),
-        advertised_listeners: config.advertised.iter().map(advertised).collect(),
+        listeners: config.listeners.iter().map(|listener| bound(config, listener)).collect(),
+        advertised_listeners: config.advertised.iter().map(|listener| advertised(config, listener)).collect(),
         inter_broker_listener: config.inter_broker_listener.clone(),
         grpc_endpoint: grpc,
         controller: shared.controller,
@@ -112,9 +112,11 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
     }
 }
 
-fn bound(properties: &Properties, listener: &Listener) -> ListenerOptions {
+fn bound(config: &NodeConfig, listener: &Listener) -> ListenerOptions {
+    let properties = &config.properties;
     ListenerOptions {
         name: listener.name.clone(),
+        protocol: config.protocol(&listener.name),
         bind: listener.address.to_string(),
         backlog: u32::try_from(get_i32(properties, "socket.listen.backlog.size")).unwrap_or(50),
         send_buffer_bytes: or_system(properties, "socket.send.buffer.bytes"),
@@ -122,13 +124,12 @@ fn bound(properties: &Properties, listener: &Listener) -> ListenerOptions {
     }
 }
 
-fn advertised(listener: &Listener) -> AdvertisedListener {
+fn advertised(config: &NodeConfig, listener: &Listener) -> AdvertisedListener {
     AdvertisedListener {
         name: listener.name.clone(),
         host: listener.address.host.clone(),
         port: listener.address.port,
-        // The configuration refuses what is not plain.
-        security_protocol: "PLAINTEXT".to_owned(),
+        security_protocol: config.protocol(&listener.name).name().to_owned(),
     }
 }
 

@@ -337,14 +337,14 @@ fn done(response: Option<Response>, session: Session) -> Step {
 
 fn encoded(key: ApiKey, header: &RequestHeader, body: &impl Message) -> Option<Response> {
     let segments = encode_response_frame(key, header.api_version, header.correlation_id, body).ok()?;
-    Some(Response { segments, files: Vec::new() })
+    Some(Response { segments, ..Default::default() })
 }
 
 /// A token with its length, as KIP-43 sends it.
 fn framed(token: &Bytes) -> Option<Response> {
     let mut encoder = Encoder::new();
     encoder.bytes(token, false).ok()?;
-    Some(Response { segments: encoder.finish(), files: Vec::new() })
+    Some(Response { segments: encoder.finish(), ..Default::default() })
 }
 
 #[cfg(test)]
