@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
 use crate::options::{AdvertisedListener, BrokerOptions};
 use crate::producer_ids::ProducerIds;
+use crate::quotas::Quotas;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
 use crate::replication::{fetcher, isr_updates};
 use crate::security::{Credentials, NodeSecurity, SecurityError};
@@ -111,6 +112,7 @@ impl Broker {
             groups,
             features: FEATURES,
             security,
+            quotas: Quotas::new(options.quota_windows),
             options,
         });
         let (failed_sender, failed) = watch::channel(None);
@@ -153,6 +155,11 @@ impl Broker {
     /// SCRAM credentials and delegation tokens that clients are checked against: to be published as the metadata changes.
     pub fn credentials(&self) -> Credentials {
         self.context.security.credentials.clone()
+    }
+
+    /// What clients may do: to be published as the metadata changes.
+    pub fn quotas(&self) -> Arc<Quotas> {
+        Arc::clone(&self.context.quotas)
     }
 
     /// What it was started with.
@@ -322,9 +329,10 @@ fn accept(
     let connections = TaskTracker::new();
     let options = &context.options;
     let limits = ConnectionLimits::new(
-        options.connections_max,
-        options.connections_per_address_max,
-        options.connections_per_address_overrides.clone(),
+        options.connections_max.clone(),
+        options.connection_rate_max.clone(),
+        Arc::clone(&context.quotas),
+        options.quota_windows.client,
     );
     let dispatcher = Dispatcher::new(Arc::clone(context));
     let handler: Handler = Arc::new(move |client, frame| dispatcher.dispatch(client, frame));

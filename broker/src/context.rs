@@ -11,6 +11,7 @@ use crate::groups::GroupService;
 use crate::metrics::Metrics;
 use crate::options::BrokerOptions;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
 use crate::security::NodeSecurity;
 
@@ -50,6 +51,7 @@ pub(crate) struct BrokerContext {
     pub(crate) groups: Arc<GroupService>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) features: &'static [SupportedFeature],
 }
 

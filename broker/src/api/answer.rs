@@ -43,6 +43,26 @@ pub(crate) enum Answer {
     Close(String),
 }
 
+impl Answer {
+    /// The answer of a client that is to be quiet for a while; where there is none, only the quiet.
+    pub(crate) fn muted(self, throttle_time_ms: i32) -> Self {
+        if throttle_time_ms <= 0 {
+            return self;
+        }
+        match self {
+            Self::Ready(response) => Self::Ready(response.muted(throttle_time_ms)),
+            Self::Waiting(answer) => {
+                Self::Waiting(Box::pin(async move { answer.await.muted(throttle_time_ms) }))
+            }
+            Self::Exclusive(answer) => {
+                Self::Exclusive(Box::pin(async move { answer.await.muted(throttle_time_ms) }))
+            }
+            Self::None => Self::Ready(Response::default().muted(throttle_time_ms)),
+            Self::Close(reason) => Self::Close(reason),
+        }
+    }
+}
+
 /// One request, without its body.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -59,6 +79,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// What the client calls itself, for quotas and logs.
+    pub(crate) fn client_name(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+
     /// Encodes an answer that holds no file ranges.
     pub(crate) fn respond(&self, body: &impl Message) -> Response {
         self.respond_with_files(body, Vec::new())

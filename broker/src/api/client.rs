@@ -15,6 +15,8 @@ pub(crate) struct Client {
     pub(crate) listener: Arc<str>,
     /// Who it has shown to be; before that, nobody.
     pub(crate) principal: Arc<Principal>,
+    /// It has fetched as a follower: brokers are not held to quotas of clients.
+    pub(crate) is_broker: bool,
     /// From ApiVersions 3 on: what it calls itself.
     pub(crate) software: Option<(Text, Text)>,
 }
@@ -22,6 +24,6 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(peer: SocketAddr, listener: Arc<str>) -> Self {
         let host = peer.ip().to_canonical().to_string().into();
-        Self { host, listener, principal: Arc::new(Principal::anonymous()), software: None }
+        Self { host, listener, principal: Arc::new(Principal::anonymous()), is_broker: false, software: None }
     }
 }

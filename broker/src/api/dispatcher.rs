@@ -11,6 +11,7 @@ use ottla_wire::messages::{self, Message};
 
 use super::{Answer, Call, Client};
 use crate::context::BrokerContext;
+use crate::quotas::RequestCharge;
 
 /// Routes requests to handlers; shared by all connections.
 pub(crate) struct Dispatcher {
@@ -100,7 +101,9 @@ impl Dispatcher {
             }
             return Answer::Close(format!("{api_key:?} version {} is not served", header.api_version));
         }
+        let charge = RequestCharge::new(&self.context.quotas, client, &call);
         let answer = self.route(client, call, &mut decoder);
+        let answer = RequestCharge::apply(charge, client, started, answer);
         self.context.metrics.request(api_key, length, started, answer)
     }
 }

@@ -110,7 +110,16 @@ impl Listener {
                 () = stopping.cancelled() => return,
             };
             match accepted {
-                Ok((socket, peer)) => Self::admit(socket, peer, &context, &limits, &tasks, &stopping),
+                Ok((socket, peer)) => {
+                    let pause = limits.pause(&self.name);
+                    if !pause.is_zero() {
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            () = stopping.cancelled() => return,
+                        }
+                    }
+                    Self::admit(socket, peer, &context, &limits, &tasks, &stopping);
+                }
                 Err(error) => {
                     tracing::warn!(listener = %self.name, %error, "cannot accept a connection; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,7 +136,7 @@ impl Listener {
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) {
-        let admission = match limits.admit(peer.ip()) {
+        let admission = match limits.admit(peer.ip(), &context.listener) {
             Ok(admission) => admission,
             Err(refusal) => {
                 tracing::info!(listener = %context.listener, %peer, %refusal, "connection refused");

@@ -15,7 +15,7 @@ mod stream;
 mod tests;
 mod writer;
 
-pub use limits::{ConnectionLimits, ConnectionRefusal};
+pub use limits::{ConnectionLimits, ConnectionMaxima, ConnectionRates, ConnectionRefusal};
 pub use listener::{Listener, ListenerOptions};
 pub use writer::FileRange;
 

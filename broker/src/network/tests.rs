@@ -18,6 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::api::{Answer, Client, Response};
+use crate::quotas::rate::Windows;
+use crate::quotas::{QuotaWindows, Quotas};
 use crate::replication::peer::{Peer, PeerError};
 use crate::security::properties::Properties;
 use crate::security::{Credentials, ListenerSecurity, PeerSecurity, SecurityProtocol};
@@ -111,7 +113,12 @@ impl Server {
             idle_max: None,
         });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let limits = ConnectionLimits::new(100, 100, std::collections::HashMap::new());
+        let limits = ConnectionLimits::new(
+            ConnectionMaxima { node: 100, address: 100, ..Default::default() },
+            ConnectionRates::default(),
+            Quotas::new(QuotaWindows::default()),
+            Windows::default(),
+        );
         tokio::spawn(listener.accept(context, limits, tasks, stop.clone()));
         Self { address, security, stop }
     }

@@ -42,15 +42,10 @@ impl ListenerSecurity {
             .set("sasl.oauthbearer.jwks.endpoint.url")
             .filter(|_| protocol.uses_sasl())
             .map(|url| (url.to_owned(), Arc::new(AuthorityKeys::default())));
-        let tls = match protocol.uses_tls() {
-            true => Some(ArcSwap::new(tls::server_config(&view, protocol)?)),
-            false => None,
-        };
+        let tls = protocol.uses_tls().then(|| tls::server_config(&view, protocol)).transpose()?;
         let keys = authority.as_ref().map(|(_, keys)| keys);
-        let sasl = match protocol.uses_sasl() {
-            true => Some(ArcSwap::from_pointee(SaslSettings::read(&view, keys)?)),
-            false => None,
-        };
+        let sasl = protocol.uses_sasl().then(|| SaslSettings::read(&view, keys)).transpose()?;
+        let (tls, sasl) = (tls.map(ArcSwap::new), sasl.map(ArcSwap::from_pointee));
         Ok(Self { name: name.to_owned(), protocol, tls, sasl, mapping, authority, credentials })
     }
 

@@ -98,7 +98,9 @@ fn open(sealed: &[u8], password: &str) -> Result<Vec<u8>, String> {
 
 fn sha1(parts: &[&[u8]]) -> Vec<u8> {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     context.finish().as_ref().to_vec()
 }
 
