@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ use crate::quotas::rate::Windows;
 use crate::quotas::{QuotaWindows, Quotas};
 use crate::replication::peer::{Peer, PeerError};
 use crate::security::properties::Properties;
-use crate::security::{Credentials, ListenerSecurity, PeerSecurity, SecurityProtocol};
+use crate::security::sasl::scram::ScramMechanism;
+use crate::security::{CredentialSnapshot, Credentials, ListenerSecurity, PeerSecurity, SecurityProtocol};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -161,6 +163,28 @@ async fn every_protocol_serves_and_knows_its_client() {
         for _ in 0..3 {
             assert_eq!(usize::try_from(name_length(&mut peer).await).unwrap(), expected.len(), "{protocol}");
         }
+    }
+}
+
+#[tokio::test]
+async fn brokers_authenticate_by_scram() {
+    for (name, mechanism) in
+        [("SCRAM-SHA-256", ScramMechanism::Sha256), ("SCRAM-SHA-512", ScramMechanism::Sha512)]
+    {
+        let all = properties(&[
+            ("sasl.enabled.mechanisms", name),
+            ("sasl.mechanism.inter.broker.protocol", name),
+            ("sasl.jaas.config", "a.ScramLoginModule required username=\"b,=\" password=\"mine\";"),
+        ]);
+        let server = Server::start(SecurityProtocol::SaslPlaintext, &all, names_length()).await;
+        assert!(server.peer(SecurityProtocol::SaslPlaintext, &all).await.is_err());
+        let mut snapshot = CredentialSnapshot::default();
+        let iterations = NonZeroU32::new(4096).unwrap();
+        let credential = mechanism.credential(b"mine", Bytes::from_static(b"salt"), iterations);
+        snapshot.scram.insert(("b,=".to_owned(), mechanism), credential);
+        server.security.credentials.publish(snapshot);
+        let mut peer = server.peer(SecurityProtocol::SaslPlaintext, &all).await.unwrap();
+        assert_eq!(name_length(&mut peer).await, 3);
     }
 }
 

@@ -49,12 +49,26 @@ impl ListenerSecurity {
         Ok(Self { name: name.to_owned(), protocol, tls, sasl, mapping, authority, credentials })
     }
 
-    /// Reads properties and stores anew. After an error everything is as it was.
-    pub(crate) fn reload(&self, properties: &Arc<Properties>) -> Result<(), SecurityError> {
+    /// What properties would make of the listener.
+    fn read(
+        &self,
+        properties: &Arc<Properties>,
+    ) -> Result<(Option<Arc<ServerConfig>>, Option<SaslSettings>), SecurityError> {
         let view = ListenerProperties::new(Arc::clone(properties), &self.name);
         let server = self.tls.as_ref().map(|_| tls::server_config(&view, self.protocol)).transpose()?;
         let keys = self.authority.as_ref().map(|(_, keys)| keys);
         let settings = self.sasl.as_ref().map(|_| SaslSettings::read(&view, keys)).transpose()?;
+        Ok((server, settings))
+    }
+
+    /// Whether properties can be used; nothing changes.
+    pub(crate) fn check(&self, properties: &Arc<Properties>) -> Result<(), SecurityError> {
+        self.read(properties).map(drop)
+    }
+
+    /// Reads properties and stores anew. After an error everything is as it was.
+    pub(crate) fn reload(&self, properties: &Arc<Properties>) -> Result<(), SecurityError> {
+        let (server, settings) = self.read(properties)?;
         if let (Some(current), Some(server)) = (&self.tls, server) {
             current.store(server);
         }

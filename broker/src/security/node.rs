@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ottla_metadata::image::MetadataImage;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,27 @@ impl NodeSecurity {
     /// The security of a listener.
     pub(crate) fn listener(&self, name: &str) -> Option<Arc<ListenerSecurity>> {
         self.listeners.iter().find(|listener| listener.name() == name).cloned()
+    }
+
+    /// Whether the listeners could still be protected after a change of this broker's properties (`None` deletes one).
+    /// Reads files: not for a worker of the runtime.
+    pub(crate) fn check(
+        &self,
+        image: &MetadataImage,
+        changes: &[(String, Option<String>)],
+    ) -> Result<(), SecurityError> {
+        if !changes.iter().any(|(name, _)| PREFIXES.iter().any(|prefix| name.contains(prefix))) {
+            return Ok(());
+        }
+        let mut changed = merged(&self.file, image, self.node_id);
+        for (name, value) in changes {
+            match value {
+                Some(value) => changed.insert(name.clone(), value.clone()),
+                None => changed.remove(name),
+            };
+        }
+        let changed = Arc::new(changed);
+        self.listeners.iter().try_for_each(|listener| listener.check(&changed))
     }
 
     /// Starts what keeps it up to date: properties that change, files that change, keys of authorities.
@@ -159,4 +181,68 @@ fn sources(listeners: &[Arc<ListenerSecurity>], properties: &Arc<Properties>) ->
         }
     }
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+
+    fn pem() -> String {
+        let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        made.cert.pem() + &made.signing_key.serialize_pem()
+    }
+
+    fn node(location: &str) -> Arc<NodeSecurity> {
+        let pairs = [("ssl.keystore.type", "PEM"), ("listener.name.tls.ssl.keystore.location", location)];
+        let file = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let listeners =
+            [("TLS".to_owned(), SecurityProtocol::Ssl), ("P".to_owned(), SecurityProtocol::Plaintext)];
+        NodeSecurity::open(&listeners, "P", PeerSecurity::default(), Arc::new(file), 1).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_changed_is_read_and_a_broken_one_leaves_the_last_good() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.pem");
+        fs::write(&path, pem()).unwrap();
+        let node = node(path.to_str().unwrap());
+        let listener = node.listener("TLS").unwrap();
+        let first = listener.tls().unwrap();
+        node.refresh(&node.file);
+        assert!(Arc::ptr_eq(&first, &listener.tls().unwrap()));
+
+        let touch = |seconds| {
+            let file = fs::File::options().append(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(seconds)).unwrap();
+        };
+        fs::write(&path, pem()).unwrap();
+        touch(10);
+        node.refresh(&node.file);
+        let second = listener.tls().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+
+        fs::write(&path, "nonsense").unwrap();
+        touch(20);
+        node.refresh(&node.file);
+        assert!(Arc::ptr_eq(&second, &listener.tls().unwrap()));
+    }
+
+    #[test]
+    fn a_change_that_breaks_a_listener_is_found_before_it_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.pem");
+        fs::write(&path, pem()).unwrap();
+        let node = node(path.to_str().unwrap());
+        let image = MetadataImage::default();
+        let name = "listener.name.tls.ssl.keystore.location".to_owned();
+        let check = |value: Option<&str>| node.check(&image, &[(name.clone(), value.map(str::to_owned))]);
+        assert!(check(path.to_str()).is_ok());
+        assert_eq!(check(Some("/nowhere")).unwrap_err().property, "ssl.keystore.location");
+        assert!(check(None).is_err());
+        assert!(node.check(&image, &[("log.retention.ms".to_owned(), None)]).is_ok());
+    }
 }
