@@ -96,7 +96,8 @@ impl Rate {
         let elapsed_ms = self.windows.first().map_or(0, |oldest| now_ms.saturating_sub(oldest.start_ms));
         let full = elapsed_ms / windows.length_ms;
         let full_min = windows.count.saturating_sub(1) as u64;
-        let span_ms = elapsed_ms + full_min.saturating_sub(full) * windows.length_ms;
+        let missing_ms = full_min.saturating_sub(full).saturating_mul(windows.length_ms);
+        let span_ms = elapsed_ms.saturating_add(missing_ms);
         span_ms.max(1)
     }
 

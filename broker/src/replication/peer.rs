@@ -27,6 +27,9 @@ const HANDSHAKE_VERSION: i16 = 1;
 /// The authentication whose answer tells how long it is good for.
 const AUTHENTICATE_VERSION: i16 = 2;
 
+/// Whatever a peer says, a login is renewed by then.
+const LOGIN_LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+
 /// In front of each answer.
 const LENGTH_BYTES: usize = 4;
 
@@ -153,7 +156,8 @@ impl Peer {
             lifetime_ms = answer.session_lifetime_ms;
         }
         if let Some(lifetime_ms) = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0) {
-            self.login_due = Some(began + Duration::from_millis(lifetime_ms) * 4 / 5);
+            let lifetime = Duration::from_millis(lifetime_ms).min(LOGIN_LIFETIME_MAX);
+            self.login_due = Some(began + lifetime * 4 / 5);
         }
         Ok(())
     }

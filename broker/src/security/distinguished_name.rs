@@ -158,4 +158,17 @@ mod tests {
         assert_eq!(subject(b""), None);
         assert_eq!(subject(&[0x30, 0x02, 0x30, 0x00]), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_changed_certificate_brings_nothing_down(at in 0usize..400, byte in proptest::num::u8::ANY, cut in 0usize..400) {
+            let mut certificate =
+                CertificateParams::new([]).unwrap().self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+            let at = at % certificate.len();
+            certificate[at] = byte;
+            drop(subject(&certificate));
+            certificate.truncate(cut);
+            drop(subject(&certificate));
+        }
+    }
 }

@@ -213,7 +213,8 @@ impl Authenticator {
     /// When the session ends (KIP-368), and what the client is told of it in milliseconds.
     fn session(&self, mechanism: Mechanism, identity: Identity, now_ms: i64) -> (Session, i64) {
         let by_setting = self.settings.reauth_ms(mechanism).filter(|reauth_ms| *reauth_ms > 0);
-        let by_token = identity.expires_at_ms.map(|expires_at_ms| (expires_at_ms - now_ms).max(0));
+        let by_token =
+            identity.expires_at_ms.map(|expires_at_ms| expires_at_ms.saturating_sub(now_ms).max(0));
         let lifetime_ms = match (by_setting, by_token) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),

@@ -208,3 +208,31 @@ fn a_token_ends_the_session_with_it() {
     assert_eq!((answer.session_lifetime_ms, session.ends_at_ms), (3000, Some(1_003_000)));
     assert_eq!(session.principal, Principal::user("carol"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_bring_it_down(
+        frames in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..80), 1..4),
+        mechanism in 0usize..3,
+        is_framed in proptest::bool::ANY,
+    ) {
+        let name = ["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER"][mechanism];
+        let mut raw = authenticator("0");
+        let mut server = authenticator("0");
+        continued(server.step(handshake(name, i16::from(is_framed)), NOW_MS));
+        for bytes in frames {
+            drop(raw.step(Bytes::from(bytes.clone()), NOW_MS));
+            let frame = if is_framed { token(&bytes, 2) } else { Bytes::from(bytes) };
+            proptest::prop_assert!(!matches!(server.step(frame, NOW_MS), Step::Done(..)));
+        }
+    }
+
+    #[test]
+    fn texts_of_the_syntax_bring_nothing_down(text in "[nyparc=,;.\\-\"'\\\\ a-z0-9\u{1}\u{0}é+/]{0,60}") {
+        drop(ClientFirst::parse(text.as_bytes()));
+        drop(oauthbearer::parse_message(text.as_bytes()));
+        drop(crate::security::sasl::jaas::Jaas::parse(&text));
+        drop(crate::security::sasl::jwt::Jwt::parse(&text));
+        drop(crate::security::principal_mapping::PrincipalMapping::parse(&text));
+    }
+}
