@@ -6,6 +6,7 @@
 //! | `protocol` | TLS or not, SASL or not |
 //! | `principal` | who a client is |
 //! | `credentials` | SCRAM credentials and delegation tokens out of the metadata |
+//! | `tokens` | the passwords of delegation tokens |
 //! | [`sasl`] | the mechanisms and the order of an authentication |
 //! | `tls` | keys, certificates, and what rustls makes of them |
 //! | `distinguished_name`, `principal_mapping` | from a certificate to a principal |
@@ -26,6 +27,7 @@ pub mod properties;
 pub mod protocol;
 pub mod sasl;
 pub(crate) mod tls;
+pub mod tokens;
 
 pub use credentials::{CredentialSnapshot, Credentials, ScramCredential, TokenCredential};
 pub(crate) use listener::ListenerSecurity;
@@ -33,6 +35,7 @@ pub(crate) use node::NodeSecurity;
 pub use peer::PeerSecurity;
 pub use principal::Principal;
 pub use protocol::SecurityProtocol;
+pub use tokens::TokenSecret;
 
 /// A property that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@ use super::*;
 use crate::security::credentials::CredentialSnapshot;
 use crate::security::properties::{ListenerProperties, Secret};
 use crate::security::sasl::client::ClientAuthentication;
+use crate::security::sasl::scram::ClientExchange;
 use crate::security::sasl::settings::ClientLogin;
 
 const NOW_MS: i64 = 1_000_000;
@@ -116,6 +117,26 @@ fn scram_between_our_own_two_sides() {
     assert_eq!(client.next(Some(&last.auth_bytes)).unwrap(), None);
     assert_eq!(session.principal, Principal::user("root"));
     assert_eq!((last.session_lifetime_ms, session.ends_at_ms), (5000, Some(NOW_MS + 5000)));
+}
+
+#[test]
+fn a_delegation_token_signs_in_as_its_owner() {
+    let secret = crate::security::TokenSecret::new("cluster-secret").unwrap();
+    let credential = secret.credential("id-1", Principal::user("owner"), NOW_MS + 700);
+    let mut server = authenticator("0");
+    let mut snapshot = CredentialSnapshot::default();
+    snapshot.tokens.insert("id-1".to_owned(), Arc::new(credential));
+    server.credentials.publish(snapshot);
+    continued(server.step(handshake("SCRAM-SHA-256", 1), NOW_MS));
+    let mut client = ClientExchange::start(ScramMechanism::Sha256, "id-1", "nonce", true);
+    let answer = continued(server.step(token(&client.first(), 2), NOW_MS));
+    let challenge: SaslAuthenticateResponse = body(ApiKey::SaslAuthenticate, 2, answer);
+    let password = BASE64.encode(secret.hmac("id-1"));
+    let proof = client.prove(&challenge.auth_bytes, &password).unwrap();
+    let (last, session) = authenticated(server.step(token(&proof, 2), NOW_MS));
+    client.verify(&last.auth_bytes).unwrap();
+    assert_eq!(session.principal, Principal { by_token: true, ..Principal::user("owner") });
+    assert_eq!(session.ends_at_ms, Some(NOW_MS + 700));
 }
 
 #[test]
