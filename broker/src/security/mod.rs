@@ -39,10 +39,12 @@ pub use tokens::TokenSecret;
 
 /// A property that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{property}: {message}")]
+#[error("{property}{}: {message}", place(listener))]
 pub struct SecurityError {
     /// Its name, without the listener.
     pub property: &'static str,
+    /// The listener that it is for; empty: any.
+    pub listener: String,
     /// What is wrong and what to do; holds no secret.
     pub message: String,
 }
@@ -50,6 +52,15 @@ pub struct SecurityError {
 impl SecurityError {
     /// An error of a property.
     pub fn new(property: &'static str, message: impl Into<String>) -> Self {
-        Self { property, message: message.into() }
+        Self { property, listener: String::new(), message: message.into() }
     }
+
+    /// The error, of a listener.
+    pub(crate) fn of_listener(self, name: &str) -> Self {
+        Self { listener: name.to_owned(), ..self }
+    }
+}
+
+fn place(listener: &str) -> String {
+    if listener.is_empty() { String::new() } else { format!(" of the listener {listener}") }
 }

@@ -56,12 +56,14 @@ impl NodeSecurity {
         let opened = listeners
             .iter()
             .map(|(name, protocol)| {
-                ListenerSecurity::open(name, *protocol, &file, credentials.clone()).map(Arc::new)
+                ListenerSecurity::open(name, *protocol, &file, credentials.clone())
+                    .map(Arc::new)
+                    .map_err(|error| error.of_listener(name))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let between_brokers = listeners.iter().find(|(name, _)| name == inter_broker_listener).cloned();
         if let Some((name, protocol)) = &between_brokers {
-            peers.configure(name, *protocol, &file)?;
+            peers.configure(name, *protocol, &file).map_err(|error| error.of_listener(name))?;
         }
         let seen = Mutex::new(sources(&opened, &file));
         Ok(Arc::new(Self { listeners: opened, between_brokers, peers, credentials, file, node_id, seen }))
@@ -90,7 +92,10 @@ impl NodeSecurity {
             };
         }
         let changed = Arc::new(changed);
-        self.listeners.iter().try_for_each(|listener| listener.check(&changed))
+        let check = |listener: &Arc<ListenerSecurity>| {
+            listener.check(&changed).map_err(|error| error.of_listener(listener.name()))
+        };
+        self.listeners.iter().try_for_each(check)
     }
 
     /// Starts what keeps it up to date: properties that change, files that change, keys of authorities.
@@ -241,7 +246,8 @@ mod tests {
         let name = "listener.name.tls.ssl.keystore.location".to_owned();
         let check = |value: Option<&str>| node.check(&image, &[(name.clone(), value.map(str::to_owned))]);
         assert!(check(path.to_str()).is_ok());
-        assert_eq!(check(Some("/nowhere")).unwrap_err().property, "ssl.keystore.location");
+        let error = check(Some("/nowhere")).unwrap_err().to_string();
+        assert!(error.starts_with("ssl.keystore.location of the listener TLS: /nowhere"), "{error}");
         assert!(check(None).is_err());
         assert!(node.check(&image, &[("log.retention.ms".to_owned(), None)]).is_ok());
     }
