@@ -34,6 +34,9 @@ pub struct ConnectionMaxima {
     pub node: usize,
     /// `listener.name.<name>.max.connections`, by the listener's name.
     pub listeners: HashMap<String, usize>,
+    /// Brokers reach each other by it: the limits of the whole node do not hold there, or clients could cut brokers off
+    /// (KIP-402). `None`: clients use the same listener.
+    pub protected_listener: Option<String>,
     /// `max.connections.per.ip`.
     pub address: usize,
     /// `max.connections.per.ip.overrides`.
@@ -108,7 +111,7 @@ impl ConnectionLimits {
         let address_max = maxima.address_overrides.get(&address).copied().unwrap_or(maxima.address);
         let listener_max = maxima.listeners.get(&**listener).copied().unwrap_or(usize::MAX);
         let mut open = self.open.lock();
-        if open.all >= maxima.node {
+        if open.all >= maxima.node && !self.is_protected(listener) {
             return Err(ConnectionRefusal::Node(open.all));
         }
         let of_listener = open.by_listener.get(listener).copied().unwrap_or(0);
@@ -126,9 +129,14 @@ impl ConnectionLimits {
         Ok(Admission { limits: Arc::clone(self), address, listener: Arc::clone(listener) })
     }
 
+    fn is_protected(&self, listener: &str) -> bool {
+        self.maxima.protected_listener.as_deref() == Some(listener)
+    }
+
     /// Counts an accepted connection; gives the time that accepting should pause for (`max.connection.creation.rate`).
     pub fn pause(&self, listener: &str) -> Duration {
-        let limits = [(listener, self.rates.listeners.get(listener).copied()), ("", self.rates.node)];
+        let of_node = self.rates.node.filter(|_| !self.is_protected(listener));
+        let limits = [(listener, self.rates.listeners.get(listener).copied()), ("", of_node)];
         if limits.iter().all(|(_, limit)| limit.is_none()) {
             return Duration::ZERO;
         }
@@ -202,12 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_of_the_node_does_not_cut_brokers_off() {
+        let protected_listener = Some("B".to_owned());
+        let maxima = ConnectionMaxima { node: 1, address: 9, protected_listener, ..Default::default() };
+        let limits = limits(maxima);
+        let _one = limits.admit(HERE, &listener()).unwrap();
+        assert!(limits.admit(HERE, &"B".into()).is_ok());
+        assert!(limits.admit(HERE, &listener()).is_err());
+    }
+
+    #[test]
     fn addresses_and_listeners_of_their_own_limits_are_judged_by_them() {
         let limits = limits(ConnectionMaxima {
             node: 9,
             address: 9,
             address_overrides: HashMap::from([(HERE, 0)]),
             listeners: HashMap::from([("A".to_owned(), 1)]),
+            ..Default::default()
         });
         assert_eq!(limits.admit(HERE, &listener()).err(), Some(ConnectionRefusal::Address(0)));
         let one = limits.admit(THERE, &listener()).unwrap();

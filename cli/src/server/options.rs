@@ -141,6 +141,7 @@ fn connections_max(config: &NodeConfig) -> ConnectionMaxima {
     ConnectionMaxima {
         node: size(properties, "max.connections"),
         listeners: of_listeners(config, "max.connections"),
+        protected_listener: (config.listeners.len() > 1).then(|| config.inter_broker_listener.clone()),
         address: size(properties, "max.connections.per.ip"),
         address_overrides: overrides(get_string(properties, "max.connections.per.ip.overrides")),
     }
