@@ -23,11 +23,13 @@ use crate::controller_link::{
 };
 use crate::groups::GroupService;
 use crate::metrics::Metrics;
-use crate::network::{ConnectionContext, ConnectionLimits, Listener};
+use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
 use crate::options::{AdvertisedListener, BrokerOptions};
 use crate::producer_ids::ProducerIds;
+use crate::quotas::Quotas;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
 use crate::replication::{fetcher, isr_updates};
+use crate::security::{Credentials, NodeSecurity, SecurityError};
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
@@ -44,6 +46,9 @@ pub enum StartError {
     /// The log directories cannot be used.
     #[error(transparent)]
     Directories(#[from] crate::replica::directories::OpenError),
+    /// A listener cannot be protected as it is configured.
+    #[error("listener security cannot be set up: {0}")]
+    Security(#[from] SecurityError),
     /// The cluster does not take this broker, and says why.
     #[error("the cluster refused broker {0}: {1}")]
     Refused(i32, String),
@@ -75,6 +80,7 @@ impl Broker {
     /// Starts a broker; returns when it is registered. Its listeners are bound and accept as soon as it is unfenced.
     pub async fn start(options: BrokerOptions) -> Result<Self, StartError> {
         options.status.set("broker", Some("starting".into()));
+        let security = security(&options)?;
         let mut listeners = Vec::new();
         for listener in &options.listeners {
             listeners
@@ -105,11 +111,14 @@ impl Broker {
             metrics,
             groups,
             features: FEATURES,
+            security,
+            quotas: Quotas::new(options.quota_windows),
             options,
         });
         let (failed_sender, failed) = watch::channel(None);
         let start = Start { context: &context, tasks: &tasks, stop: &stop, failed: failed_sender };
         let registered = start.follow();
+        context.security.start(context.image.clone(), &tasks, &stop);
         let advertised = advertised(&context.options.advertised_listeners, &addresses);
         let registration = registration(&context, advertised);
         let (epoch, _) = register(&context, &registration).await?;
@@ -142,6 +151,16 @@ impl Broker {
     /// The replicas on this node.
     pub fn replicas(&self) -> Arc<ReplicaManager> {
         Arc::clone(&self.context.replicas)
+    }
+
+    /// SCRAM credentials and delegation tokens that clients are checked against: to be published as the metadata changes.
+    pub fn credentials(&self) -> Credentials {
+        self.context.security.credentials.clone()
+    }
+
+    /// What clients may do: to be published as the metadata changes.
+    pub fn quotas(&self) -> Arc<Quotas> {
+        Arc::clone(&self.context.quotas)
     }
 
     /// What it was started with.
@@ -189,6 +208,18 @@ impl Broker {
         }
         tracing::info!("broker stopped");
     }
+}
+
+fn security(options: &BrokerOptions) -> Result<Arc<NodeSecurity>, SecurityError> {
+    let listeners: Vec<_> =
+        options.listeners.iter().map(|listener| (listener.name.clone(), listener.protocol)).collect();
+    NodeSecurity::open(
+        &listeners,
+        &options.inter_broker_listener,
+        options.replica.peer_security.clone(),
+        Arc::clone(&options.properties),
+        options.node_id,
+    )
 }
 
 fn bound(listeners: &[(String, Listener)]) -> Result<Vec<(String, SocketAddr)>, StartError> {
@@ -303,14 +334,18 @@ fn accept(
     let connections = TaskTracker::new();
     let options = &context.options;
     let limits = ConnectionLimits::new(
-        options.connections_max,
-        options.connections_per_address_max,
-        options.connections_per_address_overrides.clone(),
+        options.connections_max.clone(),
+        options.connection_rate_max.clone(),
+        Arc::clone(&context.quotas),
+        options.quota_windows.client,
     );
     let dispatcher = Dispatcher::new(Arc::clone(context));
+    let handler: Handler = Arc::new(move |client, frame| dispatcher.dispatch(client, frame));
     for (name, listener) in listeners {
+        let Some(security) = context.security.listener(&name) else { continue };
         let shared = Arc::new(ConnectionContext {
-            dispatcher: Arc::clone(&dispatcher),
+            handler: Arc::clone(&handler),
+            security,
             listener: name.into(),
             frame_bytes_max: options.request_bytes_max,
             idle_max: options.connection_idle_max,

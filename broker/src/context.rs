@@ -11,7 +11,9 @@ use crate::groups::GroupService;
 use crate::metrics::Metrics;
 use crate::options::BrokerOptions;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
+use crate::security::NodeSecurity;
 
 /// A feature that this software can do, for ApiVersions and registration.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,8 @@ pub(crate) struct BrokerContext {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Arc<GroupService>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) security: Arc<NodeSecurity>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) features: &'static [SupportedFeature],
 }
 

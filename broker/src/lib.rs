@@ -7,6 +7,8 @@
 //! | [`admin`] | the gRPC admin plane |
 //! | `api` | one file a Kafka API, and the table that routes to them |
 //! | [`replica`] | partitions, their logs, who waits for them |
+//! | [`security`] | TLS, SASL, who clients are |
+//! | [`quotas`] | how fast clients may be |
 //! | [`replication`] | following other leaders, proposing ISRs |
 //! | [`groups`] | coordinators of consumer groups |
 //! | [`controller_link`] | registration, lease, metadata, commands |
@@ -24,8 +26,10 @@ pub mod metrics;
 pub mod network;
 pub mod options;
 mod producer_ids;
+pub mod quotas;
 pub mod replica;
 pub mod replication;
+pub mod security;
 
 pub use broker::{Broker, StartError};
 pub use options::{AdvertisedListener, BrokerOptions};

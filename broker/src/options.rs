@@ -1,7 +1,6 @@
 //! What the node's configuration gives the data plane.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,8 @@ use std::time::Duration;
 use crate::controller_link::{ControllerClient, ImageHandle};
 use crate::groups::GroupOptions;
 use crate::http::NodeStatus;
-use crate::network::ListenerOptions;
+use crate::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
+use crate::quotas::QuotaWindows;
 use crate::replica::ReplicaOptions;
 
 /// An address given to clients.
@@ -21,7 +21,7 @@ pub struct AdvertisedListener {
     pub host: String,
     /// Port that clients connect to; 0: the one that was bound.
     pub port: u16,
-    /// PLAINTEXT; other protocols are not served yet.
+    /// Kafka's name of what it speaks.
     pub security_protocol: String,
 }
 
@@ -58,12 +58,12 @@ pub struct BrokerOptions {
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`; `None`: for ever.
     pub connection_idle_max: Option<Duration>,
-    /// `max.connections`.
-    pub connections_max: usize,
-    /// `max.connections.per.ip`.
-    pub connections_per_address_max: usize,
-    /// `max.connections.per.ip.overrides`.
-    pub connections_per_address_overrides: HashMap<IpAddr, usize>,
+    /// How many connections there may be.
+    pub connections_max: ConnectionMaxima,
+    /// `max.connection.creation.rate`: of the node, and of single listeners by name.
+    pub connection_rate_max: ConnectionRates,
+    /// Windows that quotas are measured over.
+    pub quota_windows: QuotaWindows,
     /// `fetch.max.bytes`.
     pub fetch_bytes_max: usize,
     /// `max.request.partition.size.limit`.

@@ -10,6 +10,7 @@ use ottla_wire::messages::Message;
 use ottla_wire::text::Text;
 
 use crate::network::FileRange;
+use crate::security::Principal;
 
 /// An encoded answer, its length in front; record bytes may be ranges of files.
 #[derive(Debug, Default)]
@@ -17,6 +18,15 @@ pub(crate) struct Response {
     pub(crate) segments: Segments,
     /// What `Segment::External` tokens stand for, by index.
     pub(crate) files: Vec<FileRange>,
+    /// A quota says: nothing more is read of this client for so long after the answer, in milliseconds (KIP-219).
+    pub(crate) mute_ms: u32,
+}
+
+impl Response {
+    /// The answer of a client that is to be quiet for a while.
+    pub(crate) fn muted(self, throttle_time_ms: i32) -> Self {
+        Self { mute_ms: u32::try_from(throttle_time_ms).unwrap_or(0).max(self.mute_ms), ..self }
+    }
 }
 
 /// What a handler does with a request.
@@ -33,6 +43,26 @@ pub(crate) enum Answer {
     Close(String),
 }
 
+impl Answer {
+    /// The answer of a client that is to be quiet for a while; where there is none, only the quiet.
+    pub(crate) fn muted(self, throttle_time_ms: i32) -> Self {
+        if throttle_time_ms <= 0 {
+            return self;
+        }
+        match self {
+            Self::Ready(response) => Self::Ready(response.muted(throttle_time_ms)),
+            Self::Waiting(answer) => {
+                Self::Waiting(Box::pin(async move { answer.await.muted(throttle_time_ms) }))
+            }
+            Self::Exclusive(answer) => {
+                Self::Exclusive(Box::pin(async move { answer.await.muted(throttle_time_ms) }))
+            }
+            Self::None => Self::Ready(Response::default().muted(throttle_time_ms)),
+            Self::Close(reason) => Self::Close(reason),
+        }
+    }
+}
+
 /// One request, without its body.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -40,6 +70,8 @@ pub(crate) struct Call {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<Text>,
+    /// Who the client is.
+    pub(crate) principal: Arc<Principal>,
     /// Address of the client, without the port.
     pub(crate) client_host: Arc<str>,
     /// Name of the listener that it came in by.
@@ -47,6 +79,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// What the client calls itself, for quotas and logs.
+    pub(crate) fn client_name(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+
     /// Encodes an answer that holds no file ranges.
     pub(crate) fn respond(&self, body: &impl Message) -> Response {
         self.respond_with_files(body, Vec::new())
@@ -55,7 +92,7 @@ impl Call {
     /// Encodes an answer whose external records are `files`, by token.
     pub(crate) fn respond_with_files(&self, body: &impl Message, files: Vec<FileRange>) -> Response {
         match encode_response_frame(self.api_key, self.version, self.correlation_id, body) {
-            Ok(segments) => Response { segments, files },
+            Ok(segments) => Response { segments, files, mute_ms: 0 },
             Err(error) => {
                 // Only an answer that does not fit the protocol's integers gets here.
                 tracing::error!(api = ?self.api_key, version = self.version, %error, "an answer could not be encoded");

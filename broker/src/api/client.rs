@@ -5,12 +5,18 @@ use std::sync::Arc;
 
 use ottla_wire::text::Text;
 
+use crate::security::Principal;
+
 /// The client at the other end of one connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     /// Its address as groups and logs show it.
     pub(crate) host: Arc<str>,
     pub(crate) listener: Arc<str>,
+    /// Who it has shown to be; before that, nobody.
+    pub(crate) principal: Arc<Principal>,
+    /// It has fetched as a follower: brokers are not held to quotas of clients.
+    pub(crate) is_broker: bool,
     /// From ApiVersions 3 on: what it calls itself.
     pub(crate) software: Option<(Text, Text)>,
 }
@@ -18,6 +24,6 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(peer: SocketAddr, listener: Arc<str>) -> Self {
         let host = peer.ip().to_canonical().to_string().into();
-        Self { host, listener, software: None }
+        Self { host, listener, principal: Arc::new(Principal::anonymous()), is_broker: false, software: None }
     }
 }

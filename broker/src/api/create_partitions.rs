@@ -9,9 +9,12 @@ use ottla_wire::messages::create_partitions_response::Result as Outcome;
 use ottla_wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use ottla_wire::text::Text;
 
-use super::forward::{patience, refusal_of, wait_for_index};
+use super::forward::{QUOTA_EXCEEDED, patience, refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+
+/// From this version on a client knows THROTTLING_QUOTA_EXCEEDED.
+const STRICT_QUOTA_FROM: i16 = 3;
 
 pub(super) fn handle(
     dispatcher: &Dispatcher,
@@ -20,7 +23,44 @@ pub(super) fn handle(
     request: CreatePartitionsRequest,
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
-    call.exclusive(async move { create(&context, request).await })
+    let mut request = request;
+    let (refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut request);
+    call.exclusive(async move {
+        let mut response = create(&context, request).await;
+        response.results.extend(refused);
+        response.throttle_time_ms = throttle_time_ms;
+        response
+    })
+    .muted(throttle_time_ms)
+}
+
+/// Takes the topics out of a request that are too much for its client (KIP-599).
+fn hold_to_quota(
+    context: &BrokerContext,
+    call: &Call,
+    request: &mut CreatePartitionsRequest,
+) -> (Vec<Outcome>, i32) {
+    let mut refused = Vec::new();
+    if request.validate_only {
+        return (refused, 0);
+    }
+    let image = context.image.current();
+    let strict = call.version >= STRICT_QUOTA_FROM;
+    let mut mutations = context.quotas.mutations(&call.principal, call.client_name(), strict);
+    request.topics.retain(|topic| {
+        let present = image.topic_by_name(&topic.name).map_or(0, |topic| topic.partitions.len());
+        let wanted = u32::try_from(topic.count).unwrap_or(0);
+        let admitted = mutations.try_take(wanted.saturating_sub(u32::try_from(present).unwrap_or(u32::MAX)));
+        if !admitted {
+            refused.push(Outcome {
+                name: topic.name.clone(),
+                error_code: ErrorCode::ThrottlingQuotaExceeded.code(),
+                error_message: Some(QUOTA_EXCEEDED.into()),
+            });
+        }
+        admitted
+    });
+    (refused, mutations.throttle_time_ms())
 }
 
 async fn create(context: &BrokerContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {

@@ -12,10 +12,12 @@ use ottla_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
-use super::forward::{patience, refusal_of, wait_for_index};
+use super::forward::{QUOTA_EXCEEDED, patience, refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
+/// From this version on a client knows THROTTLING_QUOTA_EXCEEDED.
+const STRICT_QUOTA_FROM: i16 = 6;
 /// From this version on the answer carries the topic's configs and counts.
 const DESCRIBES_FROM: i16 = 5;
 
@@ -27,7 +29,46 @@ pub(super) fn handle(
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
     let version = call.version;
-    call.exclusive(async move { create(&context, version, request).await })
+    let mut request = request;
+    let (refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut request);
+    call.exclusive(async move {
+        let mut response = create(&context, version, request).await;
+        response.topics.extend(refused);
+        response.throttle_time_ms = throttle_time_ms;
+        response
+    })
+    .muted(throttle_time_ms)
+}
+
+/// Takes the topics out of a request that are too much for its client (KIP-599).
+fn hold_to_quota(
+    context: &BrokerContext,
+    call: &Call,
+    request: &mut CreateTopicsRequest,
+) -> (Vec<Topic>, i32) {
+    let mut refused = Vec::new();
+    if request.validate_only {
+        return (refused, 0);
+    }
+    let strict = call.version >= STRICT_QUOTA_FROM;
+    let mut mutations = context.quotas.mutations(&call.principal, call.client_name(), strict);
+    request.topics.retain(|topic| {
+        let partitions = match topic.num_partitions {
+            count if count > 0 => count.unsigned_abs(),
+            _ => u32::try_from(topic.assignments.len()).unwrap_or(u32::MAX).max(1),
+        };
+        let admitted = mutations.try_take(partitions);
+        if !admitted {
+            refused.push(Topic {
+                name: topic.name.clone(),
+                error_code: ErrorCode::ThrottlingQuotaExceeded.code(),
+                error_message: Some(QUOTA_EXCEEDED.into()),
+                ..Default::default()
+            });
+        }
+        admitted
+    });
+    (refused, mutations.throttle_time_ms())
 }
 
 async fn create(context: &BrokerContext, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_metadata::image::TopicId;
 use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::delete_topics_response::Response as Deleted;
@@ -10,10 +11,12 @@ use ottla_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
-use super::forward::{patience, refusal_of, wait_for_index};
+use super::forward::{QUOTA_EXCEEDED, patience, refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
+/// From this version on a client knows THROTTLING_QUOTA_EXCEEDED.
+const STRICT_QUOTA_FROM: i16 = 5;
 /// From this version on a topic may be named by its id.
 const BY_ID_FROM: i16 = 6;
 
@@ -24,15 +27,49 @@ pub(super) fn handle(
     request: DeleteTopicsRequest,
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
-    let version = call.version;
+    let mut asked = if call.version >= BY_ID_FROM {
+        request.topics.iter().map(|topic| (topic.name.clone(), topic.topic_id)).collect()
+    } else {
+        request.topic_names.iter().map(|name| (Some(name.clone()), Uuid::nil())).collect()
+    };
+    let (refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut asked);
     call.exclusive(async move {
-        let asked = if version >= BY_ID_FROM {
-            request.topics.iter().map(|topic| (topic.name.clone(), topic.topic_id)).collect()
-        } else {
-            request.topic_names.iter().map(|name| (Some(name.clone()), Uuid::nil())).collect()
-        };
-        delete(&context, asked, request.timeout_ms).await
+        let mut response = delete(&context, asked, request.timeout_ms).await;
+        response.responses.extend(refused);
+        response.throttle_time_ms = throttle_time_ms;
+        response
     })
+    .muted(throttle_time_ms)
+}
+
+/// Takes the topics out of a request that are too much for its client (KIP-599).
+fn hold_to_quota(
+    context: &BrokerContext,
+    call: &Call,
+    asked: &mut Vec<(Option<Text>, Uuid)>,
+) -> (Vec<Deleted>, i32) {
+    let image = context.image.current();
+    let strict = call.version >= STRICT_QUOTA_FROM;
+    let mut mutations = context.quotas.mutations(&call.principal, call.client_name(), strict);
+    let mut refused = Vec::new();
+    asked.retain(|(name, topic_id)| {
+        let topic = match name {
+            Some(name) => image.topic_by_name(name),
+            None => image.topic_by_id(TopicId(*topic_id)),
+        };
+        let partitions = topic.map_or(0, |topic| topic.partitions.len());
+        let admitted = mutations.try_take(u32::try_from(partitions).unwrap_or(u32::MAX));
+        if !admitted {
+            refused.push(Deleted {
+                name: name.clone(),
+                topic_id: *topic_id,
+                error_code: ErrorCode::ThrottlingQuotaExceeded.code(),
+                error_message: Some(QUOTA_EXCEEDED.into()),
+            });
+        }
+        admitted
+    });
+    (refused, mutations.throttle_time_ms())
 }
 
 async fn delete(

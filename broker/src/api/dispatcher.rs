@@ -11,6 +11,7 @@ use ottla_wire::messages::{self, Message};
 
 use super::{Answer, Call, Client};
 use crate::context::BrokerContext;
+use crate::quotas::RequestCharge;
 
 /// Routes requests to handlers; shared by all connections.
 pub(crate) struct Dispatcher {
@@ -63,6 +64,8 @@ routes! {
     IncrementalAlterConfigs => incremental_alter_configs(IncrementalAlterConfigsRequest),
     OffsetDelete => offset_delete(OffsetDeleteRequest),
     DescribeCluster => describe_cluster(DescribeClusterRequest),
+    SaslHandshake => sasl_handshake(SaslHandshakeRequest),
+    SaslAuthenticate => sasl_authenticate(SaslAuthenticateRequest),
     DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
 }
 
@@ -88,6 +91,7 @@ impl Dispatcher {
             version: header.api_version,
             correlation_id: header.correlation_id,
             client_id: header.client_id,
+            principal: Arc::clone(&client.principal),
             client_host: Arc::clone(&client.host),
             listener: Arc::clone(&client.listener),
         };
@@ -97,7 +101,9 @@ impl Dispatcher {
             }
             return Answer::Close(format!("{api_key:?} version {} is not served", header.api_version));
         }
+        let charge = RequestCharge::new(&self.context.quotas, client, &call);
         let answer = self.route(client, call, &mut decoder);
+        let answer = RequestCharge::apply(charge, client, started, answer);
         self.context.metrics.request(api_key, length, started, answer)
     }
 }

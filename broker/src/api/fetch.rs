@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
 use crate::network::FileRange;
+use crate::quotas::QuotaKind;
 use crate::replica::{FetchAnswer, FetchRequest as Fetch, FetchResult, FetchingReplica, Isolation};
 
 /// From this version on topics are named by id.
@@ -33,14 +34,54 @@ const RACK_FROM: i16 = 11;
 /// From this version on the answer can say what is wrong with the session.
 const SESSION_FROM: i16 = 7;
 
-pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: FetchRequest) -> Answer {
+pub(super) fn handle(
+    dispatcher: &Dispatcher,
+    client: &mut Client,
+    call: Call,
+    request: FetchRequest,
+) -> Answer {
     let context = Arc::clone(&dispatcher.context);
-    let fetch = translate(&context, call.version, request);
+    let mut fetch = translate(&context, call.version, request);
+    let is_follower = fetch.replica.is_some();
+    client.is_broker |= is_follower;
+    if !is_follower {
+        let burst = context.quotas.burst_bytes(QuotaKind::Fetch, &call.principal, call.client_name());
+        fetch.bytes_max = fetch.bytes_max.min(burst);
+        fetch.bytes_min = fetch.bytes_min.min(fetch.bytes_max);
+    }
     Answer::Waiting(Box::pin(async move {
-        let is_follower = fetch.replica.is_some();
+        let is_full = fetch.session_epoch <= 0;
         let answer = context.sessions.fetch(&context.replicas, fetch).await;
-        respond(&context, &call, answer, is_follower)
+        let throttle_time_ms = if is_follower { None } else { throttle(&context, &call, &answer) };
+        match throttle_time_ms {
+            Some(throttle_time_ms) => throttled(&call, &answer, is_full, throttle_time_ms),
+            None => respond(&context, &call, answer, is_follower),
+        }
     }))
+}
+
+/// Counts what an answer would send; with a throttle time, it is not sent.
+fn throttle(context: &BrokerContext, call: &Call, answer: &FetchAnswer) -> Option<i32> {
+    let slices = answer.partitions.iter().filter_map(|(_, result)| result.slice.as_ref());
+    let bytes = slices.map(|slice| slice.length as u64).sum();
+    let (kind, client_id) = (QuotaKind::Fetch, call.client_name());
+    let throttle_time_ms = context.quotas.count_bytes(kind, &call.principal, client_id, bytes);
+    if throttle_time_ms == 0 {
+        return None;
+    }
+    context.quotas.uncount_bytes(kind, &call.principal, client_id, bytes);
+    Some(throttle_time_ms)
+}
+
+/// The answer of a consumer above its quota: nothing, and when to ask again. A full fetch makes no session by it.
+fn throttled(call: &Call, answer: &FetchAnswer, is_full: bool, throttle_time_ms: i32) -> Response {
+    let response = FetchResponse {
+        throttle_time_ms,
+        error_code: answer.error.code(),
+        session_id: if is_full { 0 } else { answer.session_id },
+        ..Default::default()
+    };
+    call.respond(&response).muted(throttle_time_ms)
 }
 
 fn translate(context: &BrokerContext, version: i16, request: FetchRequest) -> Fetch {

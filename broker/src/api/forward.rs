@@ -12,6 +12,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(120);
 /// A change is tried for at least this long, however impatient the client: it may be committed anyway.
 const PATIENCE_MIN: Duration = Duration::from_millis(500);
 
+/// What a client is told whose changes of the metadata come too fast.
+pub(super) const QUOTA_EXCEEDED: &str = "The throttling quota has been exceeded.";
+
 /// How long to wait for the controller, from a request's timeout.
 pub(super) fn patience(timeout_ms: i32) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)).clamp(PATIENCE_MIN, PATIENCE_MAX)

@@ -18,6 +18,10 @@ use crate::context::BrokerContext;
 /// The request names no timeout; this is the broker's `request.timeout.ms`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Numbers of the operations that are looked at before the controller sees them.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+
 pub(super) fn handle(
     dispatcher: &Dispatcher,
     _: &mut Client,
@@ -29,6 +33,50 @@ pub(super) fn handle(
 }
 
 async fn alter(
+    context: &Arc<BrokerContext>,
+    mut request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut refused = Vec::new();
+    for resource in std::mem::take(&mut request.resources) {
+        match check_security(context, &resource).await {
+            Ok(()) => request.resources.push(resource),
+            Err(message) => refused.push(Altered {
+                error_code: ErrorCode::InvalidConfig.code(),
+                error_message: Some(message.into()),
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+            }),
+        }
+    }
+    let mut response = alter_checked(context, request).await;
+    response.responses.extend(refused);
+    response
+}
+
+/// A change of this broker's own properties must leave its listeners usable: only here are the files that they name.
+async fn check_security(context: &Arc<BrokerContext>, resource: &Resource) -> Result<(), String> {
+    let own_name = context.options.node_id.to_string();
+    let is_own = i32::from(resource.resource_type) == i32::from(ResourceType::Broker)
+        && (resource.resource_name.is_empty() || *resource.resource_name == *own_name);
+    if !is_own {
+        return Ok(());
+    }
+    let changes = resource
+        .configs
+        .iter()
+        .filter(|config| matches!(config.config_operation, SET | DELETE))
+        .map(|config| {
+            let value = config.value.as_deref().filter(|_| config.config_operation == SET);
+            (config.name.to_string(), value.map(str::to_owned))
+        })
+        .collect::<Vec<_>>();
+    let context = Arc::clone(context);
+    let check = move || context.security.check(&context.image.current(), &changes);
+    let checked = tokio::task::spawn_blocking(check).await.map_err(|error| error.to_string())?;
+    checked.map_err(|error| error.to_string())
+}
+
+async fn alter_checked(
     context: &BrokerContext,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {

@@ -18,6 +18,7 @@ use ottla_wire::text::Text;
 
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+use crate::quotas::QuotaKind;
 use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waiter};
 
 /// From this version on topics are named by id.
@@ -35,6 +36,24 @@ struct Open {
 
 pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: ProduceRequest) -> Answer {
     let context = &dispatcher.context;
+    let bytes = request_bytes(&request);
+    let throttle_time_ms =
+        context.quotas.count_bytes(QuotaKind::Produce, &call.principal, call.client_name(), bytes);
+    append(context, call, request, throttle_time_ms).muted(throttle_time_ms)
+}
+
+/// Bytes of the records, as the quota counts them.
+fn request_bytes(request: &ProduceRequest) -> u64 {
+    let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    partitions.filter_map(|data| data.records.as_ref()).map(|records| records.len() as u64).sum()
+}
+
+fn append(
+    context: &Arc<BrokerContext>,
+    call: Call,
+    request: ProduceRequest,
+    throttle_time_ms: i32,
+) -> Answer {
     let acks = request.acks;
     if !(-1..=1).contains(&acks) {
         return call.ready(&refuse_all(&request, ErrorCode::InvalidRequiredAcks));
@@ -47,7 +66,7 @@ pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, reques
     let responses =
         request.topic_data.into_iter().enumerate().map(|(index, topic)| append.topic(index, topic)).collect();
     let Append { open, failed, .. } = append;
-    let mut response = ProduceResponse { responses, ..Default::default() };
+    let mut response = ProduceResponse { responses, throttle_time_ms, ..Default::default() };
     if acks == 0 {
         return if failed {
             Answer::Close("a produce without acknowledgement failed".into())

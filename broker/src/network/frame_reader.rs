@@ -6,8 +6,8 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::ReadHalf;
+
+use super::stream::ReadSide;
 
 /// What one read of a connection may bring at least; several small requests arrive in one read.
 const READ_BYTES_MIN: usize = 16 * 1024;
@@ -36,14 +36,19 @@ impl FrameReader {
         Self { buffer: BytesMut::new(), frame_bytes_max, last_frame_bytes: 0 }
     }
 
+    /// Changes the longest frame: a client that is not known yet may send less.
+    pub(crate) fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// Waits for bytes and takes what is there; `false` when the peer has closed. Safe to cancel.
-    pub(crate) async fn fill(&mut self, socket: &mut ReadHalf<'_>) -> Result<bool, FrameError> {
+    pub(crate) async fn fill(&mut self, socket: &mut ReadSide<'_>) -> Result<bool, FrameError> {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             socket.readable().await?;
         }
         self.make_room();
-        Ok(socket.read_buf(&mut self.buffer).await? > 0)
+        Ok(socket.read(&mut self.buffer).await? > 0)
     }
 
     /// The next whole frame, without its length; `None` when more bytes are needed.
@@ -99,7 +104,7 @@ mod tests {
         let (mut near, mut far) = pair().await;
         near.write_all(bytes).await.unwrap();
         drop(near);
-        let (mut far, _) = far.split();
+        let mut far = ReadSide::Plain(far.split().0);
         let mut reader = FrameReader::new(limit);
         let mut out = Vec::new();
         loop {
@@ -133,7 +138,7 @@ mod tests {
         let mut bytes = 3_000_000i32.to_be_bytes().to_vec();
         bytes.resize(3_000_004, 7);
         let (mut near, mut far) = pair().await;
-        let (mut far, _) = far.split();
+        let mut far = ReadSide::Plain(far.split().0);
         let writer = tokio::spawn(async move { near.write_all(&bytes).await });
         let mut reader = FrameReader::new(4_000_000);
         let frame = loop {
@@ -161,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn a_huge_announced_length_reserves_little() {
         let (mut near, mut far) = pair().await;
-        let (mut far, _) = far.split();
+        let mut far = ReadSide::Plain(far.split().0);
         near.write_all(&100_000_000i32.to_be_bytes()).await.unwrap();
         let mut reader = FrameReader::new(100_000_000);
         reader.fill(&mut far).await.unwrap();

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::ConnectionLimits;
 use super::connection::{ConnectionContext, Ending, serve};
 use super::frame_reader::FrameError;
+use crate::security::SecurityProtocol;
 
 /// How long accepting pauses when the process has no file handle left: the connections it has go on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ListenerOptions {
     /// Name of the listener (`PLAINTEXT`), upper case.
     pub name: String,
+    /// Whether it is encrypted, and whether clients must authenticate.
+    pub protocol: SecurityProtocol,
     /// Where to bind, `host:port`; an empty host is every address.
     pub bind: String,
     /// `socket.listen.backlog.size`.
@@ -107,7 +110,16 @@ impl Listener {
                 () = stopping.cancelled() => return,
             };
             match accepted {
-                Ok((socket, peer)) => Self::admit(socket, peer, &context, &limits, &tasks, &stopping),
+                Ok((socket, peer)) => {
+                    let pause = limits.pause(&self.name);
+                    if !pause.is_zero() {
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            () = stopping.cancelled() => return,
+                        }
+                    }
+                    Self::admit(socket, peer, &context, &limits, &tasks, &stopping);
+                }
                 Err(error) => {
                     tracing::warn!(listener = %self.name, %error, "cannot accept a connection; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -124,7 +136,7 @@ impl Listener {
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) {
-        let admission = match limits.admit(peer.ip()) {
+        let admission = match limits.admit(peer.ip(), &context.listener) {
             Ok(admission) => admission,
             Err(refusal) => {
                 tracing::info!(listener = %context.listener, %peer, %refusal, "connection refused");
@@ -141,7 +153,7 @@ impl Listener {
             let ending = serve(socket, peer, context, stopping).await;
             drop(admission);
             match ending {
-                Ending::Refused(_) | Ending::Frame(FrameError::TooLarge { .. }) => {
+                Ending::Refused(_) | Ending::Tls(_) | Ending::Frame(FrameError::TooLarge { .. }) => {
                     tracing::info!(%listener, %peer, reason = %ending, "connection closed by the node");
                 }
                 _ => tracing::debug!(%listener, %peer, reason = %ending, "connection ended"),

@@ -1,19 +1,23 @@
 //! Writes answers to a socket: small pieces by one vectored write, ranges of log files by `sendfile(2)`, so that record
-//! bytes go from the page cache to the socket without passing through this process.
+//! bytes go from the page cache to the socket without passing through this process. For an encrypted socket they have to be
+//! read; that happens piece by piece.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use ottla_wire::encode::Segment;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
-use tokio::io::Interest;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
+use super::stream::{TlsWriter, WriteSide};
 use crate::api::Response;
 
 /// A range shorter than this is read into memory and sent with its neighbours: one system call instead of three.
@@ -22,6 +26,9 @@ const SENDFILE_BYTES_MIN: u64 = 32 * 1024;
 const SLICES_MAX: usize = 64;
 /// How much one `sendfile(2)` is asked to move.
 const SENDFILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// How much of a file is read at a time for an encrypted socket.
+const TLS_CHUNK_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a file that an answer holds by reference.
 #[derive(Debug, Clone)]
@@ -49,7 +56,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Queues an answer.
     pub(crate) fn push(&mut self, response: Response) {
-        let Response { segments, files } = response;
+        let Response { segments, files, .. } = response;
         for segment in segments {
             match segment {
                 Segment::Bytes(bytes) if bytes.is_empty() => {}
@@ -76,8 +83,67 @@ impl Outbox {
         self.bytes
     }
 
-    /// Writes until all is out or the socket takes no more; the latter is `Ok(false)`.
-    pub(crate) async fn write(&mut self, socket: &TcpStream) -> io::Result<bool> {
+    /// Writes until all is out or the socket takes no more; the latter is `Ok(false)`, and [`Outbox::wait`] goes on. For an
+    /// encrypted socket this only gets the next bytes out of a file.
+    pub(crate) async fn write(&mut self, socket: &mut WriteSide<'_>) -> io::Result<bool> {
+        match socket {
+            WriteSide::Plain(half) => self.write_plain(half.as_ref()).await,
+            WriteSide::Tls(writer) => {
+                self.load_front().await?;
+                Ok(self.is_empty() && !writer.unflushed)
+            }
+        }
+    }
+
+    /// Waits until a plain socket takes more; writes to an encrypted one what it takes. Safe to cancel.
+    pub(crate) async fn wait(&mut self, socket: &mut WriteSide<'_>) -> io::Result<()> {
+        match socket {
+            WriteSide::Plain(half) => half.writable().await,
+            WriteSide::Tls(writer) => std::future::poll_fn(|task| self.poll_tls(writer, task)).await,
+        }
+    }
+
+    /// Writes everything, however long it takes.
+    pub(crate) async fn write_all(&mut self, socket: &mut WriteSide<'_>) -> io::Result<()> {
+        while !self.write(socket).await? {
+            self.wait(socket).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes memory at the front until it is out, or a file is next, or the socket takes no more.
+    fn poll_tls(&mut self, writer: &mut TlsWriter<'_>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(Piece::Memory(bytes)) = self.pieces.front() {
+            let written = ready!(Pin::new(&mut writer.half).poll_write(task, bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            writer.unflushed = true;
+            self.advance(written as u64);
+        }
+        if self.is_empty() {
+            ready!(Pin::new(&mut writer.half).poll_flush(task))?;
+            writer.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads the beginning of a range of a file that is next.
+    async fn load_front(&mut self) -> io::Result<()> {
+        let Some(Piece::File(range)) = self.pieces.front_mut() else { return Ok(()) };
+        let length = range.length.min(TLS_CHUNK_BYTES);
+        let chunk = FileRange { length, ..range.clone() };
+        let bytes = read_range(chunk).await?;
+        range.position += length;
+        range.length -= length;
+        if range.length == 0 {
+            self.pieces.pop_front();
+        }
+        self.pieces.push_front(Piece::Memory(bytes));
+        Ok(())
+    }
+
+    async fn write_plain(&mut self, socket: &TcpStream) -> io::Result<bool> {
         while let Some(front) = self.pieces.front_mut() {
             let result = match front {
                 Piece::Memory(_) => self.write_memory(socket),
@@ -182,7 +248,7 @@ fn is_cached(range: &FileRange) -> bool {
 
 async fn read_range(range: FileRange) -> io::Result<Bytes> {
     let length = usize::try_from(range.length).map_err(io::Error::other)?;
-    if range.length < SENDFILE_BYTES_MIN && is_cached(&range) {
+    if range.length <= TLS_CHUNK_BYTES && is_cached(&range) {
         return read_now(&range, length);
     }
     tokio::task::spawn_blocking(move || read_now(&range, length)).await.map_err(io::Error::other)?

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ottla_replica::Now;
 
+use crate::security::PeerSecurity;
+
 /// Settings of replicas and of replication. Names in Kafka's words where Kafka has the setting.
 #[derive(Debug, Clone)]
 pub struct ReplicaOptions {
@@ -15,6 +17,8 @@ pub struct ReplicaOptions {
     pub log_dirs: Vec<PathBuf>,
     /// Name of the listener by which brokers reach each other. Default PLAINTEXT.
     pub inter_broker_listener: String,
+    /// How brokers are reached by that listener; plain until it is configured.
+    pub peer_security: PeerSecurity,
     /// `replica.lag.time.max.ms`: a follower that was not caught up for longer leaves the ISR. Default 30 s.
     pub replica_lag_time_ms_max: u64,
     /// `replica.fetch.wait.max.ms`: how long a leader may hold a follower's fetch that has no news. Default 500.
@@ -50,6 +54,7 @@ impl ReplicaOptions {
             broker_id,
             log_dirs,
             inter_broker_listener: "PLAINTEXT".to_owned(),
+            peer_security: PeerSecurity::default(),
             replica_lag_time_ms_max: 30_000,
             replica_fetch_wait_ms_max: 500,
             replica_fetch_bytes_min: 1,

@@ -158,7 +158,7 @@ impl Fetcher {
                 what: "it is not registered with an endpoint for brokers".to_owned(),
             });
         };
-        let mut peer = Peer::connect(&host, port, &client_id, timeout).await?;
+        let mut peer = Peer::connect(&host, port, &client_id, timeout, &options.peer_security).await?;
         while !(self.followed.is_empty() && peer.unanswered_count() == 0) {
             let changes = self.inbox.take_now();
             self.change(changes);

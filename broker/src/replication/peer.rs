@@ -9,13 +9,26 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use ottla_wire::decode::{DecodeError, Decoder};
 use ottla_wire::encode::encode_request_frame;
-use ottla_wire::messages::{Message, Request};
+use ottla_wire::messages::{Message, Request, SaslAuthenticateRequest, SaslHandshakeRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::security::PeerSecurity;
+use crate::security::peer::PeerStream;
+use crate::security::sasl::client::ClientAuthentication;
 
 /// A peer's answer may be this long, in bytes. A fetch answers at most its `max_bytes` and one batch more; whoever claims
 /// more than this does not speak Kafka.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// The handshake behind which tokens travel in requests.
+const HANDSHAKE_VERSION: i16 = 1;
+/// The authentication whose answer tells how long it is good for.
+const AUTHENTICATE_VERSION: i16 = 2;
+
+/// Whatever a peer says, a login is renewed by then.
+const LOGIN_LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// In front of each answer.
 const LENGTH_BYTES: usize = 4;
@@ -42,6 +55,14 @@ pub enum PeerError {
         /// How long it was waited for.
         timeout_ms: u128,
     },
+    /// It does not take this broker for who it is, or is not who it should be.
+    #[error("broker {peer} and this one do not authenticate to each other: {what}")]
+    Login {
+        /// Its address.
+        peer: String,
+        /// What it said.
+        what: String,
+    },
     /// The answer cannot be read.
     #[error("broker {peer} answered something else than asked: {what}")]
     Protocol {
@@ -55,8 +76,11 @@ pub enum PeerError {
 /// A connection to a peer broker.
 #[derive(Debug)]
 pub struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn PeerStream>,
     name: String,
+    security: PeerSecurity,
+    /// The peer wants another authentication by then (KIP-368); a part of the time is left.
+    login_due: Option<Instant>,
     client_id: String,
     timeout: Duration,
     next_correlation_id: i32,
@@ -74,25 +98,68 @@ impl Peer {
         port: u16,
         client_id: &str,
         timeout: Duration,
+        security: &PeerSecurity,
     ) -> Result<Self, PeerError> {
         let name = format!("{host}:{port}");
-        let connected = tokio::time::timeout(timeout, TcpStream::connect((host, port))).await;
-        let stream = match connected {
+        let connect = async {
+            let socket = TcpStream::connect((host, port)).await?;
+            socket.set_nodelay(true)?;
+            security.secure(socket, host).await
+        };
+        let stream = match tokio::time::timeout(timeout, connect).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => return Err(PeerError::Io { peer: name, source }),
             Err(_) => return Err(PeerError::Timeout { peer: name, timeout_ms: timeout.as_millis() }),
         };
-        stream.set_nodelay(true).map_err(|source| PeerError::Io { peer: name.clone(), source })?;
-        Ok(Self {
+        let mut peer = Self {
             stream,
             name,
+            security: security.clone(),
+            login_due: None,
             client_id: client_id.to_owned(),
             timeout,
             next_correlation_id: 1,
             unanswered: VecDeque::new(),
             incoming: BytesMut::new(),
             frame_length: None,
-        })
+        };
+        peer.log_in().await?;
+        Ok(peer)
+    }
+
+    /// Says who this broker is, where the peer wants to know.
+    async fn log_in(&mut self) -> Result<(), PeerError> {
+        self.login_due = None;
+        let Some(login) = self.security.login() else { return Ok(()) };
+        let refused = |peer: &Self, what: String| PeerError::Login { peer: peer.name.clone(), what };
+        let handshake = SaslHandshakeRequest { mechanism: login.mechanism.name().into() };
+        self.send_now(&handshake, HANDSHAKE_VERSION).await?;
+        let answer = self.receive::<SaslHandshakeRequest>(HANDSHAKE_VERSION).await?;
+        if answer.error_code != 0 {
+            return Err(refused(self, format!("it does not offer {}", login.mechanism)));
+        }
+        let began = Instant::now();
+        let mut exchange =
+            ClientAuthentication::new(&login).map_err(|error| refused(self, error.to_string()))?;
+        let mut last = None;
+        let mut lifetime_ms = 0;
+        while let Some(auth_bytes) =
+            exchange.next(last.as_ref()).map_err(|error| refused(self, error.to_string()))?
+        {
+            self.send_now(&SaslAuthenticateRequest { auth_bytes }, AUTHENTICATE_VERSION).await?;
+            let answer = self.receive::<SaslAuthenticateRequest>(AUTHENTICATE_VERSION).await?;
+            if answer.error_code != 0 {
+                let what = answer.error_message.map(|text| text.to_string()).unwrap_or_default();
+                return Err(refused(self, what));
+            }
+            last = Some(answer.auth_bytes);
+            lifetime_ms = answer.session_lifetime_ms;
+        }
+        if let Some(lifetime_ms) = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0) {
+            let lifetime = Duration::from_millis(lifetime_ms).min(LOGIN_LIFETIME_MAX);
+            self.login_due = Some(began + lifetime * 4 / 5);
+        }
+        Ok(())
     }
 
     /// How many requests have no answer yet.
@@ -102,12 +169,21 @@ impl Peer {
 
     /// Sends a request; [`Peer::receive`] reads the answer.
     pub async fn send<R: Request>(&mut self, request: &R, version: i16) -> Result<(), PeerError> {
+        if self.unanswered.is_empty() && self.login_due.is_some_and(|due| due <= Instant::now()) {
+            self.log_in().await?;
+        }
+        self.send_now(request, version).await
+    }
+
+    async fn send_now<R: Request>(&mut self, request: &R, version: i16) -> Result<(), PeerError> {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
         let frame = encode_request_frame(R::KEY, version, correlation_id, Some(&self.client_id), request)
             .map_err(|error| self.protocol(&error.to_string()))?;
         let bytes = frame.into_bytes();
         self.stream.write_all(&bytes).await.map_err(|source| self.io(source))?;
+        // What is encrypted may still lie in this process.
+        self.stream.flush().await.map_err(|source| self.io(source))?;
         self.unanswered.push_back((correlation_id, R::KEY.response_header_version(version)));
         Ok(())
     }

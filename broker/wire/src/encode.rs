@@ -102,6 +102,12 @@ impl Segments {
     }
 }
 
+impl FromIterator<Segment> for Segments {
+    fn from_iter<I: IntoIterator<Item = Segment>>(segments: I) -> Self {
+        Self(segments.into_iter().collect())
+    }
+}
+
 impl IntoIterator for Segments {
     type Item = Segment;
     type IntoIter = std::vec::IntoIter<Segment>;

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ottla_broker::security::SecurityProtocol;
 use ottla_metadata::config::{get_list, get_string};
 
 pub(crate) use self::address::{Address, Listener};
@@ -52,6 +53,8 @@ pub(crate) struct NodeConfig {
     pub(crate) listeners: Vec<Listener>,
     /// What clients are told of them. A port of 0 is the one that gets bound.
     pub(crate) advertised: Vec<Listener>,
+    /// What each listener speaks, by its name.
+    pub(crate) protocols: BTreeMap<String, SecurityProtocol>,
     pub(crate) inter_broker_listener: String,
     /// `None`: a broker without an admin plane of its own.
     pub(crate) grpc: Option<GrpcListener>,
@@ -89,6 +92,11 @@ const NOT_THERE_YET: [NotThereYet; 2] = [
 ];
 
 impl NodeConfig {
+    /// What a listener speaks.
+    pub(crate) fn protocol(&self, listener: &str) -> SecurityProtocol {
+        self.protocols.get(listener).copied().unwrap_or_default()
+    }
+
     /// Reads and checks. With problems there is no configuration.
     pub(crate) fn load(
         text: &str,
@@ -128,6 +136,7 @@ impl NodeConfig {
             roles,
             listeners: network.listeners,
             advertised: network.advertised,
+            protocols: network.protocols,
             inter_broker_listener: network.inter_broker,
             grpc: network.grpc,
             voters: quorum.voters,

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ottla_broker::security::SecurityProtocol;
 use ottla_metadata::config::{get_list, get_string};
 
 use super::address::{self, Address, Listener};
 use super::settings::{Findings, Settings};
 use super::{GrpcListener, Roles};
 
-/// What Kafka knows; only the first is served yet.
-const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 const LISTENERS: &str = "listeners";
 const ADVERTISED: &str = "advertised.listeners";
 const PROTOCOL_MAP: &str = "listener.security.protocol.map";
@@ -22,6 +21,8 @@ const INTER_BROKER_PROTOCOL: &str = "security.inter.broker.protocol";
 pub(super) struct Network {
     pub(super) listeners: Vec<Listener>,
     pub(super) advertised: Vec<Listener>,
+    /// What each listener speaks, by its name.
+    pub(super) protocols: BTreeMap<String, SecurityProtocol>,
     pub(super) inter_broker: String,
     pub(super) grpc: Option<GrpcListener>,
 }
@@ -36,11 +37,14 @@ impl Network {
         // What cannot be read has been said; nothing that follows from it is worth saying.
         let (Some(all), Some(advertised)) = (all, advertised) else { return Self::default() };
         check_ports(settings, &all, findings);
-        check_protocols(settings, &all, &controller_names, findings);
+        let protocols = protocols(settings, &all, &controller_names, findings);
         let (grpc, kafka): (Vec<_>, Vec<_>) =
             all.iter().cloned().partition(|listener| controller_names.contains(&listener.name));
-        let mut network =
-            Self { grpc: grpc_listener(settings, &grpc, &advertised, findings), ..Self::default() };
+        let mut network = Self {
+            grpc: grpc_listener(settings, &grpc, &advertised, findings),
+            protocols,
+            ..Self::default()
+        };
         // Where the roles are not known either, this is missing all the same.
         if roles.controller || !roles.broker {
             check_controller(settings, &controller_names, network.grpc.is_some(), roles, findings);
@@ -119,55 +123,65 @@ fn check_ports(settings: &Settings, all: &[Listener], findings: &mut Findings) {
     }
 }
 
-/// Every listener needs a protocol that is served.
-fn check_protocols(
+/// Every listener needs a protocol; the controllers' one is plain.
+fn protocols(
     settings: &Settings,
     all: &[Listener],
     controller_names: &[String],
     findings: &mut Findings,
-) {
+) -> BTreeMap<String, SecurityProtocol> {
+    let map = protocol_map(settings, findings);
+    let mapped = settings.filled(PROTOCOL_MAP).is_some();
+    let mut protocols = BTreeMap::new();
+    for listener in all {
+        let name = &listener.name;
+        let is_controller = controller_names.contains(name);
+        let protocol = match map.get(name) {
+            Some(protocol) => Some(*protocol),
+            // As in Kafka: without a map of the user's, names stand for themselves and controllers are plain.
+            None if !mapped && is_controller => Some(SecurityProtocol::Plaintext),
+            None if !mapped => name.parse().ok(),
+            None => None,
+        };
+        let Some(protocol) = protocol else {
+            let message = format!("says nothing of the listener {name}: add {name}:PLAINTEXT");
+            findings.problem(settings, PROTOCOL_MAP, message);
+            continue;
+        };
+        if is_controller && protocol != SecurityProtocol::Plaintext {
+            let message = format!(
+                "{name} has the protocol {protocol}, but the controllers' listener is not protected yet: use PLAINTEXT"
+            );
+            let at = if map.contains_key(name) { PROTOCOL_MAP } else { LISTENERS };
+            findings.problem(settings, at, message);
+        }
+        protocols.insert(name.clone(), protocol);
+    }
+    protocols
+}
+
+/// The property, read.
+fn protocol_map(settings: &Settings, findings: &mut Findings) -> BTreeMap<String, SecurityProtocol> {
     let mut map = BTreeMap::new();
     for item in settings.filled(PROTOCOL_MAP).unwrap_or_default().split(',').map(str::trim) {
         if item.is_empty() {
             continue;
         }
-        match item.split_once(':').map(|(name, protocol)| (name.trim(), protocol.trim().to_ascii_uppercase()))
-        {
-            Some((name, protocol)) if !name.is_empty() && PROTOCOLS.contains(&protocol.as_str()) => {
-                map.insert(name.to_ascii_uppercase(), protocol);
+        let read = item.split_once(':').and_then(|(name, protocol)| {
+            Some((name.trim().to_ascii_uppercase(), protocol.parse::<SecurityProtocol>().ok()?))
+        });
+        match read {
+            Some((name, protocol)) if !name.is_empty() => {
+                map.insert(name, protocol);
             }
             _ => {
-                let known = PROTOCOLS.join(", ");
-                findings.problem(
-                    settings,
-                    PROTOCOL_MAP,
-                    format!("'{item}' is not NAME:PROTOCOL with one of {known}"),
-                );
-            }
-        }
-    }
-    let mapped = settings.filled(PROTOCOL_MAP).is_some();
-    for listener in all {
-        let name = &listener.name;
-        let protocol = match map.get(name) {
-            Some(protocol) => protocol.as_str(),
-            // As in Kafka: without a map of the user's, names stand for themselves and controllers are plain.
-            None if !mapped && controller_names.contains(name) => "PLAINTEXT",
-            None if !mapped && PROTOCOLS.contains(&name.as_str()) => name.as_str(),
-            None => {
-                let message = format!("says nothing of the listener {name}: add {name}:PLAINTEXT");
+                let known = SecurityProtocol::ALL.map(SecurityProtocol::name).join(", ");
+                let message = format!("'{item}' is not NAME:PROTOCOL with one of {known}");
                 findings.problem(settings, PROTOCOL_MAP, message);
-                continue;
             }
-        };
-        if protocol != "PLAINTEXT" {
-            let message = format!(
-                "{name} has the protocol {protocol}, but TLS and SASL are not there yet: use PLAINTEXT"
-            );
-            let at = if map.contains_key(name) { PROTOCOL_MAP } else { LISTENERS };
-            findings.problem(settings, at, message);
         }
     }
+    map
 }
 
 fn grpc_listener(

@@ -168,13 +168,16 @@ fn listeners_are_checked() {
 }
 
 #[test]
-fn protocols_that_are_not_served_are_refused() {
+fn every_listener_has_a_protocol() {
     let map = |map| [("listener.security.protocol.map", map)];
-    assert_problem(&map("PLAINTEXT:SSL,CONTROLLER:PLAINTEXT"), "TLS and SASL are not there yet");
-    assert_problem(
-        &[("listeners", "SASL_SSL://h:9092,CONTROLLER://h:9093")],
-        "TLS and SASL are not there yet",
+    let (config, _) = load(GOOD, &map("PLAINTEXT:SASL_SSL,CONTROLLER:PLAINTEXT,OTHER:SSL"));
+    assert_eq!(config.unwrap().protocol("PLAINTEXT"), SecurityProtocol::SaslSsl);
+    let (config, _) = load(
+        GOOD,
+        &[("listeners", "SSL://h:9092,CONTROLLER://h:9093"), ("inter.broker.listener.name", "SSL")],
     );
+    assert_eq!(config.unwrap().protocol("SSL"), SecurityProtocol::Ssl);
+    assert_problem(&map("PLAINTEXT:SSL,CONTROLLER:SSL"), "the controllers' listener is not protected yet");
     assert_problem(&map("PLAINTEXT:TLS"), "is not NAME:PROTOCOL");
     assert_problem(&map("PLAINTEXT:PLAINTEXT"), "says nothing of the listener CONTROLLER");
 }

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker::controller_link::{ControllerClient, ImageHandle};
 use ottla_broker::groups::GroupOptions;
 use ottla_broker::http::NodeStatus;
-use ottla_broker::network::ListenerOptions;
+use ottla_broker::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
+use ottla_broker::quotas::QuotaWindows;
+use ottla_broker::quotas::rate::Windows;
 use ottla_broker::replica::ReplicaOptions;
 use ottla_broker::{AdvertisedListener, BrokerOptions};
 use ottla_controller::ControllerOptions;
@@ -82,8 +85,8 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
     BrokerOptions {
         node_id: config.node_id,
         rack: Some(get_string(properties, "broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
-        listeners: config.listeners.iter().map(|listener| bound(properties, listener)).collect(),
-        advertised_listeners: config.advertised.iter().map(advertised).collect(),
+        listeners: config.listeners.iter().map(|listener| bound(config, listener)).collect(),
+        advertised_listeners: config.advertised.iter().map(|listener| advertised(config, listener)).collect(),
         inter_broker_listener: config.inter_broker_listener.clone(),
         grpc_endpoint: grpc,
         controller: shared.controller,
@@ -97,12 +100,12 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
         connection_idle_max: u64::try_from(get_i64(properties, "connections.max.idle.ms"))
             .ok()
             .map(Duration::from_millis),
-        connections_max: size(properties, "max.connections"),
-        connections_per_address_max: size(properties, "max.connections.per.ip"),
-        connections_per_address_overrides: overrides(get_string(
-            properties,
-            "max.connections.per.ip.overrides",
-        )),
+        connections_max: connections_max(config),
+        connection_rate_max: connection_rates(config),
+        quota_windows: QuotaWindows {
+            client: windows(properties, "quota"),
+            controller: windows(properties, "controller.quota"),
+        },
         fetch_bytes_max: size(properties, "fetch.max.bytes"),
         describe_partitions_max: size(properties, "max.request.partition.size.limit"),
         heartbeat_interval: duration(properties, "broker.heartbeat.interval.ms"),
@@ -112,9 +115,11 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
     }
 }
 
-fn bound(properties: &Properties, listener: &Listener) -> ListenerOptions {
+fn bound(config: &NodeConfig, listener: &Listener) -> ListenerOptions {
+    let properties = &config.properties;
     ListenerOptions {
         name: listener.name.clone(),
+        protocol: config.protocol(&listener.name),
         bind: listener.address.to_string(),
         backlog: u32::try_from(get_i32(properties, "socket.listen.backlog.size")).unwrap_or(50),
         send_buffer_bytes: or_system(properties, "socket.send.buffer.bytes"),
@@ -122,14 +127,50 @@ fn bound(properties: &Properties, listener: &Listener) -> ListenerOptions {
     }
 }
 
-fn advertised(listener: &Listener) -> AdvertisedListener {
+fn advertised(config: &NodeConfig, listener: &Listener) -> AdvertisedListener {
     AdvertisedListener {
         name: listener.name.clone(),
         host: listener.address.host.clone(),
         port: listener.address.port,
-        // The configuration refuses what is not plain.
-        security_protocol: "PLAINTEXT".to_owned(),
+        security_protocol: config.protocol(&listener.name).name().to_owned(),
     }
+}
+
+fn connections_max(config: &NodeConfig) -> ConnectionMaxima {
+    let properties = &config.properties;
+    ConnectionMaxima {
+        node: size(properties, "max.connections"),
+        listeners: of_listeners(config, "max.connections"),
+        protected_listener: (config.listeners.len() > 1).then(|| config.inter_broker_listener.clone()),
+        address: size(properties, "max.connections.per.ip"),
+        address_overrides: overrides(get_string(properties, "max.connections.per.ip.overrides")),
+    }
+}
+
+/// The greatest number stands for no limit.
+fn connection_rates(config: &NodeConfig) -> ConnectionRates {
+    const NAME: &str = "max.connection.creation.rate";
+    let node = get_i32(&config.properties, NAME);
+    ConnectionRates {
+        node: (node != i32::MAX).then_some(f64::from(node)),
+        listeners: of_listeners(config, NAME),
+    }
+}
+
+/// What single listeners say of a property, by their names.
+fn of_listeners<N: FromStr>(config: &NodeConfig, property: &str) -> HashMap<String, N> {
+    let of = |listener: &Listener| {
+        let name = format!("listener.name.{}.{property}", listener.name.to_ascii_lowercase());
+        Some((listener.name.clone(), config.properties.get(&name)?.trim().parse().ok()?))
+    };
+    config.listeners.iter().filter_map(of).collect()
+}
+
+fn windows(properties: &Properties, prefix: &str) -> Windows {
+    Windows::new(
+        get_i64(properties, &format!("{prefix}.window.num")),
+        get_i64(properties, &format!("{prefix}.window.size.seconds")),
+    )
 }
 
 fn groups(properties: &Properties) -> GroupOptions {
@@ -220,13 +261,17 @@ mod tests {
         let config = config(
             "connections.max.idle.ms=-1\nsocket.send.buffer.bytes=-1\nbroker.rack=r1\n\
              max.connections.per.ip.overrides=127.0.0.1:5,[::1]:6,nonsense\n\
+             max.connection.creation.rate=7\nlistener.name.plaintext.max.connections=4\nquota.window.num=3\n\
              controller.quorum.election.timeout.ms=1200\n",
         );
         let options = options(&config);
         assert_eq!(options.connection_idle_max, None);
         assert_eq!(options.listeners[0].send_buffer_bytes, None);
         assert_eq!(options.rack.as_deref(), Some("r1"));
-        assert_eq!(options.connections_per_address_overrides.len(), 2);
+        assert_eq!(options.connections_max.address_overrides.len(), 2);
+        assert_eq!(options.connections_max.listeners["PLAINTEXT"], 4);
+        assert_eq!(options.connection_rate_max.node, Some(7.0));
+        assert_eq!(options.quota_windows.client, Windows { count: 3, length_ms: 1_000 });
         let options = controller(&config);
         assert_eq!((options.election_timeout_min_ms, options.election_timeout_max_ms), (600, 1_200));
         assert_eq!(options.heartbeat_interval_ms, 200);

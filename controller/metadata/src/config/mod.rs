@@ -223,7 +223,9 @@ fn listener_definition(name: &str) -> Option<&'static ConfigDefinition> {
     let (_, base) = name.strip_prefix("listener.name.")?.split_once('.')?;
     let found = BROKER.get(base).or_else(|| {
         let (_, base) = base.split_once('.')?;
-        BROKER.get(base).filter(|definition| definition.name.starts_with("sasl."))
+        BROKER.get(base).filter(|definition| {
+            definition.name.starts_with("sasl.") || definition.name == "connections.max.reauth.ms"
+        })
     })?;
     let of_a_listener = found.name.starts_with("ssl.")
         || found.name.starts_with("sasl.")
