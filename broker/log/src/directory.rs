@@ -19,6 +19,8 @@ pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// First offsets.
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// First offsets that no pass of compaction has seen.
+pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const LOCK: &str = ".lock";
 const META: &str = "meta.properties";

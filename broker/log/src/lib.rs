@@ -8,13 +8,17 @@
 //! | `read` | where records lie, by offset and by time |
 //! | `recovery` | opening a log: what a clean stop left, or what a crash did |
 //! | `retention` | which segments go |
+//! | [`compaction`] | the last value of each key |
+//! | `batch_reader` | a walk over a data file that checks every batch |
 //! | [`producer_state`] | sequences and open transactions, pure; [`snapshot`] is its file |
 //! | [`transaction_index`] | aborted transactions |
 //! | [`epoch_cache`] | where each leader epoch began |
 //! | [`checkpoint`], [`directory`] | the files of a whole log directory |
 //! | `fs` | every file operation whose order matters to a crash |
 
+mod batch_reader;
 pub mod checkpoint;
+pub mod compaction;
 mod config;
 pub mod directory;
 pub mod epoch_cache;
@@ -30,6 +34,9 @@ pub mod segment;
 pub mod snapshot;
 pub mod transaction_index;
 
+pub use compaction::{
+    Cleanable, CleanedGroup, CompactionError, CompactionPlan, CompactionReport, OffsetMap, compact,
+};
 pub use config::LogConfig;
 pub use error::LogError;
 pub use log::{AppendInfo, Log};

@@ -8,6 +8,7 @@ use ottla_wire::records::{
 };
 use uuid::Uuid;
 
+use crate::compaction::Running;
 use crate::config::LogConfig;
 use crate::directory::write_topic_id;
 use crate::epoch_cache::EpochCache;
@@ -46,6 +47,11 @@ pub struct Log {
     /// How much earlier than `segment.ms` this log's segments roll.
     pub(crate) jitter_ms: i64,
     unflushed_records: i64,
+    /// Counts truncations and moves of the log's start: a compaction that began before one does not count.
+    pub(crate) generation: u64,
+    /// No pass of compaction has seen what was appended from here on since the log was opened.
+    pub(crate) first_dirty_max: i64,
+    pub(crate) compaction: Running,
 }
 
 impl Log {
@@ -86,6 +92,9 @@ impl Log {
             high_watermark: 0,
             jitter_ms,
             unflushed_records: 0,
+            generation: 0,
+            first_dirty_max: i64::MAX,
+            compaction: Running::default(),
         }
     }
 
@@ -400,6 +409,7 @@ impl Log {
         {
             return self.truncate_fully_and_start_at(offset);
         }
+        self.note_cut(offset);
         while self.segments.len() > 1 && self.segments.last().is_some_and(|last| last.base_offset() >= offset)
         {
             if let Some(last) = self.segments.pop() {
@@ -430,8 +440,15 @@ impl Log {
         Ok(())
     }
 
+    /// A compaction that is under way must not bring back what is cut, nor the next one take what is appended then for old.
+    fn note_cut(&mut self, offset: i64) {
+        self.generation += 1;
+        self.first_dirty_max = self.first_dirty_max.min(offset);
+    }
+
     /// Forgets everything; the log begins anew at an offset.
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> Result<(), LogError> {
+        self.note_cut(offset.min(self.end_offset));
         for segment in std::mem::take(&mut self.segments) {
             segment.remove()?;
         }

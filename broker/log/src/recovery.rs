@@ -4,17 +4,18 @@
 //! What is kept is always a prefix. Doing it twice does the same: a crash during recovery is a crash.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use ottla_wire::records::{BatchHeader, BatchSlices, verify_crc};
 
+use crate::compaction::finish_swaps;
 use crate::config::LogConfig;
 use crate::epoch_cache::EpochCache;
 use crate::error::LogError;
 use crate::log::Log;
 use crate::producer_state::ProducerState;
-use crate::segment::{Segment, file_name};
+use crate::segment::{SWAP, Segment};
 use crate::{fs, snapshot};
 
 /// How much is read at a time. A batch that is larger is read by itself.
@@ -51,8 +52,7 @@ impl Log {
         config: LogConfig,
         options: OpenOptions,
     ) -> Result<(Self, LoadReport), LogError> {
-        let mut bases = tidy(directory)?;
-        bases.sort_unstable();
+        let bases = tidy(directory)?;
         let mut segments = Vec::with_capacity(bases.len());
         for base in bases {
             segments.push(Segment::open(directory, base)?);
@@ -102,8 +102,8 @@ impl Log {
             if valid < size {
                 report.truncated_bytes += size - valid;
                 let file = segment.file()?;
-                file.set_len(valid).map_err(LogError::io("cannot truncate", segment.path()))?;
-                file.sync_all().map_err(LogError::io("cannot sync", segment.path()))?;
+                fs::set_length(&file, segment.path(), valid)?;
+                fs::sync(&file, segment.path())?;
                 segment.set_size(valid);
                 for segment in self.segments.drain(at + 1..) {
                     report.truncated_bytes += segment.size();
@@ -164,7 +164,7 @@ impl Log {
                     break;
                 }
             };
-            if header.max_timestamp > active.max_timestamp {
+            if header.max_timestamp > active.max_timestamp && header.record_count > 0 {
                 active.max_timestamp = header.max_timestamp;
                 active.max_timestamp_offset = header.last_offset();
             }
@@ -281,33 +281,67 @@ fn walk(
     Ok(())
 }
 
-/// Removes what a crash left of deletions and cleanings, and indexes without a data file; gives the base offsets.
+/// Removes what a crash left of deletions and cleanings, and indexes without a data file, and finishes swaps; gives the base
+/// offsets.
 fn tidy(directory: &Path) -> Result<Vec<i64>, LogError> {
-    let mut bases = Vec::new();
-    let mut indexes = Vec::new();
+    let found = list(directory)?;
+    // A swap that is finished makes new names.
+    let found = if found.swaps.is_empty() && !found.has_index_swaps {
+        found
+    } else {
+        finish_swaps(directory, &found.swaps, &found.bases)?;
+        list(directory)?
+    };
+    for path in &found.leftovers {
+        fs::remove(path)?;
+    }
+    for (base, path) in &found.indexes {
+        if !found.bases.contains(base) {
+            fs::remove(path)?;
+        }
+    }
+    Ok(found.bases)
+}
+
+/// The files of a log's directory, by what is to be done with them.
+#[derive(Debug, Default)]
+struct Files {
+    /// Of data files, rising.
+    bases: Vec<i64>,
+    /// Of data files that compaction was about to put into their place, rising.
+    swaps: Vec<i64>,
+    has_index_swaps: bool,
+    indexes: Vec<(i64, PathBuf)>,
+    /// To be removed; indexes to be swapped are among them, once no data file is.
+    leftovers: Vec<PathBuf>,
+}
+
+fn list(directory: &Path) -> Result<Files, LogError> {
+    let mut files = Files::default();
     for entry in std::fs::read_dir(directory).map_err(LogError::io("cannot list", directory))? {
         let entry = entry.map_err(LogError::io("cannot list", directory))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let Some((stem, extension)) = name.split_once('.') else { continue };
         if extension.ends_with("deleted") || extension.ends_with("cleaned") || extension.ends_with("tmp") {
-            fs::remove(&entry.path())?;
+            files.leftovers.push(entry.path());
             continue;
         }
         let Ok(base) = stem.parse::<i64>() else { continue };
         match extension {
-            "log" => bases.push(base),
-            "index" | "timeindex" | "txnindex" => indexes.push((base, entry.path())),
+            "log" => files.bases.push(base),
+            "index" | "timeindex" | "txnindex" => files.indexes.push((base, entry.path())),
+            "log.swap" => files.swaps.push(base),
+            _ if extension.ends_with(SWAP) => {
+                files.has_index_swaps = true;
+                files.leftovers.push(entry.path());
+            }
             _ => {}
         }
     }
-    for (base, path) in indexes {
-        if !bases.contains(&base) {
-            fs::remove(&path)?;
-        }
-    }
-    debug_assert!(bases.iter().all(|base| file_name(directory, *base, "log").exists()));
-    Ok(bases)
+    files.bases.sort_unstable();
+    files.swaps.sort_unstable();
+    Ok(files)
 }
 
 /// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right.

@@ -38,6 +38,7 @@ impl Log {
             renamed.extend(segment.rename_for_deletion()?);
         }
         if !renamed.is_empty() {
+            self.generation += 1;
             self.epochs.truncate_from_start(self.log_start_offset)?;
         }
         Ok(renamed)
@@ -73,6 +74,7 @@ impl Log {
     /// Moves the log's start; what is before it is not served any more.
     pub fn increment_log_start_offset(&mut self, offset: i64) -> Result<(), LogError> {
         if offset > self.log_start_offset {
+            self.generation += 1;
             self.log_start_offset = offset.min(self.end_offset);
             self.epochs.truncate_from_start(self.log_start_offset)?;
         }
