@@ -139,6 +139,23 @@ pub fn partition_directory_name(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
 }
 
+/// A name for the copy of a partition that is being moved into this log directory (KIP-113):
+/// `topic-partition.<uuid>-future`. When it has caught up, [`crate::Log::rename_directory`] gives it the partition's name.
+pub fn future_directory_name(topic: &str, partition: i32) -> String {
+    name_with_id(topic, &partition.to_string(), "-future")
+}
+
+/// A long topic is cut, as Kafka does, for the name to fit into a file system's 255 bytes.
+pub(crate) fn name_with_id(topic: &str, partition: &str, suffix: &str) -> String {
+    const NAME_BYTES_MAX: usize = 255;
+    let suffix = format!("-{partition}.{}{suffix}", Uuid::new_v4().simple());
+    let mut end = topic.len().min(NAME_BYTES_MAX.saturating_sub(suffix.len()));
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &topic[..end])
+}
+
 /// Every partition's directory in a log directory.
 pub fn scan(path: &Path) -> Result<Vec<FoundDirectory>, LogError> {
     let mut found = Vec::new();

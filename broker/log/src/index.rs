@@ -233,6 +233,11 @@ impl<E: Entry> Index<E> {
         low.checked_sub(1).and_then(read)
     }
 
+    /// Its directory has another name.
+    pub(crate) fn move_to(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -6,6 +6,8 @@
 //! | [`segment`] | one segment: a data file and its indexes |
 //! | [`index`] | offset and time index files |
 //! | `read` | where records lie, by offset and by time |
+//! | `truncate` | cutting a log, moving it to another directory |
+//! | `flush` | syncing it, without holding up those who append |
 //! | `recovery` | opening a log: what a clean stop left, or what a crash did |
 //! | `retention` | which segments go |
 //! | [`compaction`] | the last value of each key |
@@ -23,6 +25,7 @@ mod config;
 pub mod directory;
 pub mod epoch_cache;
 mod error;
+mod flush;
 mod fs;
 pub mod index;
 mod log;
@@ -33,13 +36,16 @@ mod retention;
 pub mod segment;
 pub mod snapshot;
 pub mod transaction_index;
+mod truncate;
 
 pub use compaction::{
     Cleanable, CleanedGroup, CompactionError, CompactionPlan, CompactionReport, OffsetMap, compact,
 };
 pub use config::LogConfig;
 pub use error::LogError;
+pub use flush::FlushTicket;
 pub use log::{AppendInfo, Log};
+pub use retention::{PendingRemovals, remove_files};
 pub use read::{Found, ReadSlice};
 pub use recovery::{LoadReport, OpenOptions};
 pub use transaction_index::Aborted;

@@ -3,12 +3,11 @@
 //!
 //! What is kept is always a prefix. Doing it twice does the same: a crash during recovery is a crash.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use ottla_wire::records::{BatchHeader, BatchSlices, verify_crc};
+use ottla_wire::records::BatchHeader;
 
+use crate::batch_reader::BatchReader;
 use crate::compaction::finish_swaps;
 use crate::config::LogConfig;
 use crate::epoch_cache::EpochCache;
@@ -17,9 +16,6 @@ use crate::log::Log;
 use crate::producer_state::ProducerState;
 use crate::segment::{SWAP, Segment};
 use crate::{fs, snapshot};
-
-/// How much is read at a time. A batch that is larger is read by itself.
-const READ_BYTES: usize = 1 << 20;
 
 /// What the directory's checkpoints say of a log.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,6 +61,7 @@ impl Log {
         let first = log.segments.first().map_or(0, Segment::base_offset);
         log.log_start_offset = options.log_start_offset.max(first);
         log.recovery_point = options.recovery_point;
+        log.recovery_point_told = options.recovery_point;
         let mut report = LoadReport::default();
         let mut epochs_found = Vec::new();
         let mut snapshots_until = i64::MAX;
@@ -353,55 +350,29 @@ fn check_segment(
     segment.activate()?;
     segment.reset_indexes()?;
     let file = segment.file()?;
-    let size = segment.size();
-    let mut valid = 0u64;
+    let path = segment.path().to_owned();
+    let mut reader = BatchReader::new(&file, &path, 0, segment.size());
+    let mut valid = 0;
     let mut next_offset = segment.base_offset();
-    let mut wanted = READ_BYTES;
     // The base offset lies outside the checksum; beyond this it cannot be of this segment.
     let offset_max = segment.base_offset().saturating_add(i64::from(i32::MAX));
-    while valid < size {
-        let length = usize::try_from((size - valid).min(wanted as u64)).unwrap_or(READ_BYTES);
-        let mut buffer = vec![0; length];
-        file.read_exact_at(&mut buffer, valid).map_err(LogError::io("cannot read", segment.path()))?;
-        let buffer = Bytes::from(buffer);
-        let mut slices = BatchSlices::new(&buffer);
-        let mut taken = 0;
-        let mut is_damaged = false;
-        loop {
-            let position = slices.position();
-            let Some(batch) = slices.next() else { break };
-            let right = batch.ok().filter(|(header, bytes)| {
-                (next_offset..=offset_max).contains(&header.base_offset)
-                    && header.last_offset_delta >= 0
-                    && verify_crc(bytes).is_ok()
-            });
-            let Some((header, bytes)) = right else {
-                is_damaged = true;
-                break;
-            };
-            // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
-            segment.note(&header, valid + position as u64, 4096)?;
-            if epochs.last().is_none_or(|(epoch, _)| *epoch < header.partition_leader_epoch) {
-                epochs.push((header.partition_leader_epoch, header.base_offset));
-            }
-            next_offset = header.next_offset();
-            taken = position + bytes.len();
-        }
-        report.checked_bytes += taken as u64;
-        valid += taken as u64;
-        if is_damaged {
+    loop {
+        let header = match reader.advance() {
+            Ok(Some(header)) => header,
+            Ok(None) | Err(LogError::Corrupt { .. }) => break,
+            Err(error) => return Err(error),
+        };
+        if !(next_offset..=offset_max).contains(&header.base_offset) || header.last_offset() > offset_max {
             break;
         }
-        if taken == 0 {
-            // A batch larger than the buffer, or the torn end of the file.
-            let is_whole_rest = length as u64 == size - valid;
-            if is_whole_rest {
-                break;
-            }
-            wanted = wanted.saturating_mul(4);
-        } else {
-            wanted = READ_BYTES;
+        // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
+        segment.note(&header, reader.position(), 4096)?;
+        if epochs.last().is_none_or(|(epoch, _)| *epoch < header.partition_leader_epoch) {
+            epochs.push((header.partition_leader_epoch, header.base_offset));
         }
+        next_offset = header.next_offset();
+        valid = reader.position() + header.total_length() as u64;
     }
+    report.checked_bytes += valid;
     Ok(valid)
 }

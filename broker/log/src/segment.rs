@@ -163,13 +163,14 @@ impl Segment {
         Ok(file)
     }
 
-    /// Whether more bytes, up to an offset, still belong into this segment.
+    /// Whether more bytes, up to an offset and of a time, still belong into this segment. Its age is that of its records: the
+    /// time from the first one to the new one.
     pub(crate) fn has_room(
         &self,
         config: &LogConfig,
         bytes: usize,
         last_offset: i64,
-        now_ms: i64,
+        record_ms: i64,
         jitter_ms: i64,
     ) -> bool {
         if self.size == 0 {
@@ -181,7 +182,7 @@ impl Segment {
             && self.times.bytes() < config.segment_index_bytes;
         let is_young = self
             .first_timestamp
-            .is_none_or(|first| now_ms.saturating_sub(first) <= config.segment_age_ms_max().saturating_sub(jitter_ms));
+            .is_none_or(|first| record_ms.saturating_sub(first) <= config.segment_age_ms_max().saturating_sub(jitter_ms));
         fits && is_near && has_index_room && is_young
     }
 
@@ -380,20 +381,29 @@ impl Segment {
         self.size = size;
     }
 
-    /// Syncs data and indexes.
-    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
-        fs::sync(&*self.file()?, &self.path)?;
-        self.transactions.sync()?;
-        if self.is_active {
-            self.offsets.write_pending()?;
-            return self.times.write_pending();
+    /// What is to be synced besides the data file before the recovery point passes this segment: recovery does not read it again
+    /// then. The active segment's indexes are made anew from its data in any case.
+    pub(crate) fn caches_to_sync(&mut self, paths: &mut Vec<PathBuf>) -> Result<(), LogError> {
+        if self.transactions.take_dirty() {
+            paths.push(self.transactions.path().to_owned());
         }
-        // Recovery does not read this segment again once the recovery point has passed it.
-        self.offsets.sync()?;
-        self.times.sync()
+        self.offsets.write_pending()?;
+        self.times.write_pending()?;
+        if !self.is_active {
+            paths.extend([self.offsets.path().to_owned(), self.times.path().to_owned()]);
+        }
+        Ok(())
     }
 
-    /// As [`Self::sync`], and the indexes' files too: before a clean stop.
+    /// Its directory has another name.
+    pub(crate) fn move_to(&mut self, directory: &Path) {
+        self.path = file_name(directory, self.base_offset, "log");
+        self.offsets.move_to(file_name(directory, self.base_offset, "index"));
+        self.times.move_to(file_name(directory, self.base_offset, "timeindex"));
+        self.transactions.move_to(file_name(directory, self.base_offset, "txnindex"));
+    }
+
+    /// Syncs data and indexes: before a clean stop.
     pub(crate) fn sync_all(&mut self) -> Result<(), LogError> {
         self.push_time()?;
         fs::sync(&*self.file()?, &self.path)?;

@@ -49,16 +49,15 @@ impl TransactionIndex {
         fs::write_at(&file, &self.path, &bytes, end)
     }
 
-    /// Makes the entries durable: before the recovery point passes the markers that they could be made anew from.
-    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
-        if self.is_dirty {
-            fs::sync_path(&self.path)?;
-            if let Some(directory) = self.path.parent() {
-                fs::sync_directory(directory)?;
-            }
-            self.is_dirty = false;
-        }
-        Ok(())
+    /// Whether entries were added since the last call. They must be on disk before the recovery point passes the markers that
+    /// they could be made anew from.
+    pub(crate) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.is_dirty)
+    }
+
+    /// Its directory has another name.
+    pub(crate) fn move_to(&mut self, path: PathBuf) {
+        self.path = path;
     }
 
     /// All entries, in order of their markers.
