@@ -68,7 +68,7 @@ impl Log {
             caches: std::mem::take(&mut self.unsynced_snapshots),
             directory: None,
             is_synced: false,
-            failed: Arc::clone(&self.sync_failed),
+            failed: Arc::clone(&self.broken),
         };
         if !ticket.caches.is_empty() {
             ticket.directory = Some(self.directory.clone());
@@ -87,10 +87,7 @@ impl Log {
         }
         // Small and rare: a new epoch's entry must be there before the recovery point passes the batches that say it too.
         let epochs = self.epochs.sync();
-        if epochs.is_err() {
-            self.sync_failed.store(true, Ordering::Release);
-        }
-        epochs.map(|()| ticket)
+        self.fatal(epochs.map(|()| ticket))
     }
 
     /// Takes note of a flush that has succeeded; gives the offset up to which everything is on disk.
@@ -110,13 +107,21 @@ impl Log {
         self.finish_flush(ticket)
     }
 
+    /// Something failed that leaves this log in between: it can only be opened anew. Gives the result.
+    pub(crate) fn fatal<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
+        if result.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        result
+    }
+
     /// An earlier sync has failed: nothing can be said of this log until it is opened anew.
     pub(crate) fn check_usable(&self) -> Result<(), LogError> {
-        if !self.sync_failed.load(Ordering::Acquire) {
+        if !self.broken.load(Ordering::Acquire) {
             return Ok(());
         }
         let path = self.segments.last().map_or(self.directory.as_path(), Segment::path);
-        Err(LogError::io("cannot use, because a sync has failed,", path)(std::io::Error::other(
+        Err(LogError::io("cannot use, because an earlier change or sync has failed,", path)(std::io::Error::other(
             "what the disk holds is not known",
         )))
     }

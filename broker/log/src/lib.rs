@@ -22,6 +22,8 @@ mod batch_reader;
 pub mod checkpoint;
 pub mod compaction;
 mod config;
+#[cfg(test)]
+mod crash_tests;
 pub mod directory;
 pub mod epoch_cache;
 mod error;

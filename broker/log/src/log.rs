@@ -54,8 +54,8 @@ pub struct Log {
     pub(crate) recovery_point_told: i64,
     /// Counts truncations: a flush that began before one says nothing of what was appended since.
     pub(crate) cuts: u64,
-    /// A sync failed: what the disk holds is not known any more.
-    pub(crate) sync_failed: Arc<AtomicBool>,
+    /// A sync failed, or a change of several files was cut short: what the disk holds is not known any more.
+    pub(crate) broken: Arc<AtomicBool>,
     /// Counts truncations and moves of the log's start: a compaction that began before one does not count.
     pub(crate) generation: u64,
     /// No pass of compaction has seen what was appended from here on since the log was opened.
@@ -104,7 +104,7 @@ impl Log {
             unsynced_snapshots: Vec::new(),
             recovery_point_told: 0,
             cuts: 0,
-            sync_failed: Arc::default(),
+            broken: Arc::default(),
             generation: 0,
             first_dirty_max: i64::MAX,
             compaction: Running::default(),
@@ -283,7 +283,10 @@ impl Log {
             active.has_room(config, bytes.len(), last.last_offset(), record_ms, jitter_ms)
         });
         if !has_room {
-            self.roll_at(first.base_offset)?;
+            // At the log's end, even if the records begin behind it (their neighbours were compacted away): a segment ends
+            // where the next one begins, and recovery knows a lost tail by that. But for a gap that no segment could span.
+            let is_far = last.last_offset() - self.end_offset > i64::from(i32::MAX);
+            self.roll_at(if is_far { first.base_offset } else { self.end_offset })?;
         }
         let interval_bytes = self.config.index_interval_bytes;
         let Some(active) = self.segments.last_mut() else {
@@ -339,7 +342,8 @@ impl Log {
         self.epochs.keep_first(epochs_before);
         self.producers.set_high_watermark(self.high_watermark);
         // Whatever the reason, a log that cannot be taken back is not a good prefix any more: this must be fatal.
-        undone.map_err(|error| LogError::corrupt(&self.directory, position, error.to_string()))
+        let undone = undone.map_err(|error| LogError::corrupt(&self.directory, position, error.to_string()));
+        self.fatal(undone)
     }
 
     /// Takes a batch into the producer state; an abort goes to the transaction index of the active segment.
@@ -382,7 +386,7 @@ impl Log {
     }
 
     fn roll_at(&mut self, offset: i64) -> Result<(), LogError> {
-        if self.segments.last().is_some_and(|active| active.size() == 0) {
+        if self.segments.last().is_some_and(|active| active.size() == 0 && active.base_offset() == offset) {
             return Ok(());
         }
         if self.recovery_point < offset && offset <= self.recovery_point_told {

@@ -90,36 +90,49 @@ impl Log {
 
     /// Reads every segment that was written to since the recovery point.
     fn recover(&mut self, report: &mut LoadReport, epochs: &mut Vec<(i32, i64)>) -> Result<(), LogError> {
-        let from = self.segment_of(self.recovery_point);
-        let mut at = from;
+        let mut at = self.segment_of(self.recovery_point);
         while at < self.segments.len() {
             let segment = &mut self.segments[at];
-            let valid = check_segment(segment, report, epochs)?;
-            let size = segment.size();
-            if valid < size {
-                report.truncated_bytes += size - valid;
-                let file = segment.file()?;
-                fs::set_length(&file, segment.path(), valid)?;
-                fs::sync(&file, segment.path())?;
-                segment.set_size(valid);
-                for segment in self.segments.drain(at + 1..) {
-                    report.truncated_bytes += segment.size();
-                    report.removed_segments += 1;
-                    segment.remove()?;
-                }
-                tracing::warn!(
-                    directory = %self.directory.display(),
-                    truncated_bytes = report.truncated_bytes,
-                    removed_segments = report.removed_segments,
-                    "the log was cut at its first damaged or incomplete batch"
-                );
-                fs::sync_directory(&self.directory)?;
+            let (valid, end) = check_segment(segment, report, epochs)?;
+            let is_damaged = valid < segment.size();
+            // A segment ends where the next one begins: otherwise its tail was lost, and what is behind does not count. (Only
+            // behind compaction there are gaps, of more offsets than a segment could have lost.)
+            let next = self.segments.get(at + 1).map_or(end, Segment::base_offset);
+            if is_damaged || next < end || (1..=i64::from(i32::MAX)).contains(&(next - end)) {
+                self.cut_behind(at, valid, report)?;
             }
             if at + 1 < self.segments.len() {
                 self.segments[at].deactivate()?;
             }
             at += 1;
         }
+        Ok(())
+    }
+
+    /// Keeps the first bytes of a segment, and nothing behind it. The last segments go first: a crash leaves no hole.
+    fn cut_behind(&mut self, at: usize, valid: u64, report: &mut LoadReport) -> Result<(), LogError> {
+        while self.segments.len() > at + 1
+            && let Some(segment) = self.segments.pop()
+        {
+            report.truncated_bytes += segment.size();
+            report.removed_segments += 1;
+            segment.remove()?;
+        }
+        fs::sync_directory(&self.directory)?;
+        let segment = &mut self.segments[at];
+        if valid < segment.size() {
+            report.truncated_bytes += segment.size() - valid;
+            let file = segment.file()?;
+            fs::set_length(&file, segment.path(), valid)?;
+            fs::sync(&file, segment.path())?;
+            segment.set_size(valid);
+        }
+        tracing::warn!(
+            directory = %self.directory.display(),
+            truncated_bytes = report.truncated_bytes,
+            removed_segments = report.removed_segments,
+            "the log was cut at its first damaged, incomplete or missing batch"
+        );
         Ok(())
     }
 
@@ -341,12 +354,13 @@ fn list(directory: &Path) -> Result<Files, LogError> {
     Ok(files)
 }
 
-/// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right.
+/// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right, and
+/// the offset behind it.
 fn check_segment(
     segment: &mut Segment,
     report: &mut LoadReport,
     epochs: &mut Vec<(i32, i64)>,
-) -> Result<u64, LogError> {
+) -> Result<(u64, i64), LogError> {
     segment.activate()?;
     segment.reset_indexes()?;
     let file = segment.file()?;
@@ -374,5 +388,5 @@ fn check_segment(
         valid = reader.position() + header.total_length() as u64;
     }
     report.checked_bytes += valid;
-    Ok(valid)
+    Ok((valid, next_offset))
 }

@@ -173,11 +173,11 @@ impl Segment {
         record_ms: i64,
         jitter_ms: i64,
     ) -> bool {
+        let is_near = last_offset - self.base_offset <= i64::from(i32::MAX);
         if self.size == 0 {
-            return true;
+            return is_near;
         }
         let fits = self.size + bytes as u64 <= config.segment_bytes as u64;
-        let is_near = last_offset - self.base_offset <= i64::from(i32::MAX);
         let has_index_room = self.offsets.bytes() < config.segment_index_bytes
             && self.times.bytes() < config.segment_index_bytes;
         let is_young = self
@@ -272,6 +272,19 @@ impl Segment {
             position += header.total_length() as u64;
         }
         Ok(None)
+    }
+
+    /// The offset behind the last batch.
+    pub(crate) fn end_offset(&self) -> Result<i64, LogError> {
+        let file = self.file()?;
+        let near = self.offsets.last().filter(|entry| self.entry_fits(&file, *entry));
+        let mut position = near.map_or(0, |entry| u64::from(entry.position));
+        let mut end = self.base_offset;
+        while let Some(header) = self.header_at(&file, position)? {
+            end = header.next_offset();
+            position += header.total_length() as u64;
+        }
+        Ok(end)
     }
 
     /// Where a cut of at most `bytes_max` from a position falls between two batches: the position behind the last whole

@@ -19,6 +19,12 @@ impl Log {
         {
             return self.truncate_fully_and_start_at(offset);
         }
+        self.check_usable()?;
+        let result = self.cut_to(offset);
+        self.fatal(result)
+    }
+
+    fn cut_to(&mut self, offset: i64) -> Result<(), LogError> {
         self.note_cut(offset);
         let count = self.segments.len();
         // The last one first: what a crash leaves is a log without a hole.
@@ -38,7 +44,8 @@ impl Log {
                 active.truncate(position, header.base_offset)?;
                 self.end_offset = header.base_offset;
             } else {
-                self.end_offset = offset;
+                // Compaction took what was there. Segments end where the next one begins, or recovery sees a hole.
+                self.end_offset = active.end_offset()?;
             }
         }
         self.first_dirty_max = self.first_dirty_max.min(self.end_offset);
@@ -65,6 +72,12 @@ impl Log {
 
     /// Forgets everything; the log begins anew at an offset.
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> Result<(), LogError> {
+        self.check_usable()?;
+        let result = self.begin_anew_at(offset);
+        self.fatal(result)
+    }
+
+    fn begin_anew_at(&mut self, offset: i64) -> Result<(), LogError> {
         self.note_cut(offset.min(self.end_offset));
         while let Some(segment) = self.segments.pop() {
             segment.remove()?;
@@ -85,6 +98,7 @@ impl Log {
     /// Gives the log's directory another name, on the same file system, and syncs that: a copy that was made in a `-future`
     /// directory takes the partition's name. Slices that were read before stay readable.
     pub fn rename_directory(&mut self, to: &Path) -> Result<(), LogError> {
+        self.check_usable()?;
         fs::rename(&self.directory, to)?;
         self.generation += 1;
         to.clone_into(&mut self.directory);

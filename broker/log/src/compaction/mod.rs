@@ -20,6 +20,8 @@
 //!   batch of each group, which says how far the new segment reaches: a crash in the middle of a swap is undone by it.
 //!
 //! Records of aborted transactions go at once.
+//!
+//! What has replaced a record is synced before the record goes.
 
 mod filter;
 mod offset_map;

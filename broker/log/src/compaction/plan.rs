@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use super::rewrite::CompactionReport;
@@ -60,6 +61,8 @@ pub struct CompactionPlan {
     pub(super) now_ms: i64,
     pub(super) generation: u64,
     pub(super) token: Arc<()>,
+    /// The log's; a sync that fails is the end of it.
+    pub(super) broken: Arc<AtomicBool>,
 }
 
 /// The token of a pass that is under way, if there is one.
@@ -158,6 +161,7 @@ impl Log {
             now_ms,
             generation: self.generation,
             token: Arc::clone(&token),
+            broken: Arc::clone(&self.broken),
         };
         self.compaction = Running(Arc::downgrade(&token));
         Ok(Some(plan))

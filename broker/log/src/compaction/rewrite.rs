@@ -5,6 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use ottla_wire::records::{Batch, BatchHeader};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::filter::{Filter, Left, marker_of};
 use super::offset_map::OffsetMap;
@@ -84,6 +85,7 @@ fn run(
         aborted.extend(TransactionIndex::new(path.clone()).read()?);
     }
     let mapped_end = fill(plan, map, &aborted, throttle, &mut report)?;
+    sync_dirty(plan, mapped_end)?;
     let filter = Filter {
         map,
         mapped_end,
@@ -151,6 +153,19 @@ fn fill(
         mapped_end = source.end_offset.min(plan.end);
     }
     Ok(mapped_end)
+}
+
+/// Makes the part that is in the map durable. The new segments will be: if a crash then lost a record that has replaced an
+/// older one, both would be gone.
+fn sync_dirty(plan: &CompactionPlan, mapped_end: i64) -> Result<(), CompactionError> {
+    let dirty = plan.sources.iter().filter(|source| source.end_offset > plan.first_dirty);
+    for source in dirty.take_while(|source| source.base_offset < mapped_end) {
+        if let Err(error) = fs::sync(&open(source)?, &source.path) {
+            plan.broken.store(true, Ordering::Release);
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 /// Puts a batch's keys into the map; gives the offset of the first record that found no room.

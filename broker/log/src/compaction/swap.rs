@@ -28,6 +28,7 @@ impl Log {
     /// Puts a new segment into the place of those that it was made of. Gives the old files, renamed to `.deleted`, for the
     /// removal after `file.delete.delay.ms`.
     pub fn swap_cleaned(&mut self, mut cleaned: CleanedGroup) -> Result<Vec<PathBuf>, CompactionError> {
+        self.check_usable()?;
         let from = self.segments.iter().position(|segment| {
             cleaned.sources.first().is_some_and(|source| source.base_offset == segment.base_offset())
         });
@@ -55,13 +56,14 @@ impl Log {
             fs::rename(&fs::with_suffix(&name, crate::segment::CLEANED), &fs::with_suffix(&name, SWAP))?;
             fs::sync_directory(&self.directory)
         };
-        commit()?;
+        let committed = commit();
+        self.fatal(committed)?;
         // From here on an error leaves files of both: only opening the log anew puts that right. It is a storage fault.
         let others: Vec<i64> = cleaned.sources[1..].iter().map(|source| source.base_offset).collect();
         let removed = finish(&self.directory, base, &others)
             .and_then(|removed| Ok((removed, Segment::open(&self.directory, base)?)))
             .map_err(|error| LogError::corrupt(&self.directory, 0, format!("a swap was cut short: {error}")));
-        let (removed, new) = removed?;
+        let (removed, new) = self.fatal(removed)?;
         self.segments.splice(from..to, [new]);
         Ok(removed)
     }
