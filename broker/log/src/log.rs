@@ -395,11 +395,21 @@ impl Log {
             self.flush()?;
         }
         self.take_snapshot()?;
-        let new = Segment::create(&self.directory, offset)?;
-        if let Some(active) = self.segments.last_mut() {
-            active.deactivate()?;
+        let begun = Segment::create(&self.directory, offset).and_then(|new| {
+            self.segments.last_mut().map_or(Ok(()), Segment::deactivate)?;
+            Ok(new)
+        });
+        match begun {
+            Ok(new) => self.segments.push(new),
+            Err(error) => {
+                // Appends go on in the old segment if there is room again: an empty file in the middle of its offsets would
+                // make recovery cut what comes behind.
+                let undone = Segment::remove_files(&self.directory, offset)
+                    .and_then(|()| self.segments.last_mut().map_or(Ok(()), Segment::activate));
+                self.fatal(undone)?;
+                return Err(error);
+            }
         }
-        self.segments.push(new);
         Ok(())
     }
 

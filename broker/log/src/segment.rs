@@ -437,6 +437,14 @@ impl Segment {
         Ok(renamed)
     }
 
+    /// Removes the files of a segment that did not come to be.
+    pub(crate) fn remove_files(directory: &Path, base_offset: i64) -> Result<(), LogError> {
+        for extension in ["log", "index", "timeindex", "txnindex"] {
+            fs::remove(&file_name(directory, base_offset, extension))?;
+        }
+        Ok(())
+    }
+
     /// Removes all files at once.
     pub(crate) fn remove(self) -> Result<(), LogError> {
         for path in [self.path.as_path(), self.offsets.path(), self.times.path(), self.transactions.path()] {

@@ -126,6 +126,11 @@ impl Run {
         self.log.as_mut().ok_or_else(|| LogError::corrupt(path, 0, "closed"))
     }
 
+    /// Whether the log is worth another step.
+    pub(super) fn can_go_on(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.check_usable().is_ok())
+    }
+
     /// One step. What is known afterwards is noted among the changes.
     pub(super) fn step(&mut self, step: Step) -> Result<(), LogError> {
         self.now_ms += 1;
@@ -167,10 +172,11 @@ impl Run {
     fn truncate(&mut self, by: i64) -> Result<(), LogError> {
         let known = &mut self.attempt;
         let target = (known.end - by).max(known.start);
-        known.batches.retain(|(first, records)| first + i64::try_from(records.len()).unwrap() <= target);
-        let kept_end = known.batches.last().map_or(target, |(first, records)| first + i64::try_from(records.len()).unwrap());
-        // A batch that held the target went whole.
-        known.end = kept_end.max(known.start.min(target)).min(known.end);
+        let end_of = |(first, records): &(i64, Vec<Record>)| first + i64::try_from(records.len()).unwrap();
+        // A batch that holds the target goes whole.
+        let gone = known.batches.iter().find(|batch| end_of(batch) > target).map(|(first, _)| *first);
+        known.batches.retain(|batch| end_of(batch) <= target);
+        known.end = gone.unwrap_or(known.end);
         known.flushed = known.flushed.min(known.end);
         let log = self.log()?;
         log.truncate_to(target)?;
