@@ -64,9 +64,7 @@ impl<'a> BatchReader<'a> {
     /// Its bytes, however long it is.
     pub(crate) fn read_large(&self) -> Result<Vec<u8>, LogError> {
         let mut bytes = vec![0; usize::try_from(self.batch_bytes).unwrap_or_default()];
-        self.file
-            .read_exact_at(&mut bytes, self.batch_at)
-            .map_err(LogError::io("cannot read", self.path))?;
+        self.file.read_exact_at(&mut bytes, self.batch_at).map_err(LogError::io("cannot read", self.path))?;
         Ok(bytes)
     }
 
@@ -117,8 +115,7 @@ impl<'a> BatchReader<'a> {
     }
 
     fn fill(&mut self, at: u64) -> Result<(), LogError> {
-        let length =
-            usize::try_from((self.end - at).min(READ_BYTES as u64)).unwrap_or(READ_BYTES);
+        let length = usize::try_from((self.end - at).min(READ_BYTES as u64)).unwrap_or(READ_BYTES);
         if self.buffer.len() < length {
             self.buffer.resize(length, 0);
         }
@@ -171,7 +168,8 @@ mod tests {
     fn batches_of_every_size_are_read_and_damage_ends_the_walk() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
-        let sizes = [10, READ_BYTES - 100, 5, READ_BYTES, 3 * READ_BYTES + 1, 20, READ_BYTES / 2, READ_BYTES / 2, 1];
+        let sizes =
+            [10, READ_BYTES - 100, 5, READ_BYTES, 3 * READ_BYTES + 1, 20, READ_BYTES / 2, READ_BYTES / 2, 1];
         let mut all = Vec::new();
         let mut starts = Vec::new();
         for (offset, size) in sizes.iter().enumerate() {

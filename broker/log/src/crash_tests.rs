@@ -63,7 +63,9 @@ fn every_crash_point(seed: u64, compacts: bool) -> usize {
 
 fn describe(change: &Made) -> String {
     match change {
-        Made::Write(path, at, bytes) => format!("write of {} bytes at {at} of {}", bytes.len(), path.display()),
+        Made::Write(path, at, bytes) => {
+            format!("write of {} bytes at {at} of {}", bytes.len(), path.display())
+        }
         other => format!("{other:?}"),
     }
 }

@@ -121,8 +121,8 @@ impl Log {
             return Ok(());
         }
         let path = self.segments.last().map_or(self.directory.as_path(), Segment::path);
-        Err(LogError::io("cannot use, because an earlier change or sync has failed,", path)(std::io::Error::other(
-            "what the disk holds is not known",
-        )))
+        Err(LogError::io("cannot use, because an earlier change or sync has failed,", path)(
+            std::io::Error::other("what the disk holds is not known"),
+        ))
     }
 }

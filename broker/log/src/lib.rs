@@ -47,7 +47,7 @@ pub use config::LogConfig;
 pub use error::LogError;
 pub use flush::FlushTicket;
 pub use log::{AppendInfo, Log};
-pub use retention::{PendingRemovals, remove_files};
 pub use read::{Found, ReadSlice};
 pub use recovery::{LoadReport, OpenOptions};
+pub use retention::{PendingRemovals, remove_files};
 pub use transaction_index::Aborted;

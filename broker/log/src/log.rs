@@ -65,12 +65,7 @@ pub struct Log {
 
 impl Log {
     /// A new, empty log in a directory that is not there yet.
-    pub fn create(
-        path: &Path,
-        topic_id: Uuid,
-        config: LogConfig,
-        _now_ms: i64,
-    ) -> Result<Self, LogError> {
+    pub fn create(path: &Path, topic_id: Uuid, config: LogConfig, _now_ms: i64) -> Result<Self, LogError> {
         std::fs::create_dir_all(path).map_err(LogError::io("cannot create", path))?;
         directory::write_topic_id(path, topic_id)?;
         let segment = Segment::create(path, 0)?;
@@ -223,11 +218,7 @@ impl Log {
 
     /// Appends batches that a leader has ordered. They must continue this log, in offsets and in leader epochs. What is of a
     /// later epoch than the leader's was not ordered by it: it is left out, and with it everything behind.
-    pub fn append_as_follower(
-        &mut self,
-        records: &Bytes,
-        leader_epoch: i32,
-    ) -> Result<AppendInfo, LogError> {
+    pub fn append_as_follower(&mut self, records: &Bytes, leader_epoch: i32) -> Result<AppendInfo, LogError> {
         let mut headers = Vec::new();
         let mut slices = BatchSlices::new(records);
         let mut next = self.end_offset;
@@ -277,6 +268,7 @@ impl Log {
             return Err(LogError::TooLarge { bytes: bytes.len(), limit: self.config.segment_bytes });
         }
         self.check_usable()?;
+        self.segments.last_mut().map_or(Ok(()), Segment::activate)?;
         let (config, jitter_ms) = (&self.config, self.jitter_ms);
         let record_ms = headers.iter().map(|(header, _)| header.max_timestamp).max().unwrap_or(now_ms);
         let has_room = self.segments.last().is_some_and(|active| {
@@ -411,6 +403,13 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of the file handle and the index entries of a log that nobody writes to, as those of closed segments always are.
+    /// The next append takes them again; reads work, a little slower. Worth it after some seconds without an append.
+    pub fn rest(&mut self) -> Result<(), LogError> {
+        self.unsynced_snapshots.shrink_to_fit();
+        self.segments.last_mut().map_or(Ok(()), Segment::rest)
     }
 
     /// Writes the producer state at the log's end; older snapshots go, but for the last ones.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::LogError;
-use crate::log::Log;
 use crate::fs;
+use crate::log::Log;
 use crate::segment::Segment;
 
 impl Log {

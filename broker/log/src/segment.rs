@@ -125,6 +125,15 @@ impl Segment {
         self.file().map(drop)
     }
 
+    /// Lets go of the memory and the file of a segment that nobody has written to for a while; [`Self::activate`] takes them
+    /// again.
+    pub(crate) fn rest(&mut self) -> Result<(), LogError> {
+        self.offsets.deactivate()?;
+        self.times.deactivate()?;
+        *self.file.lock() = None;
+        Ok(())
+    }
+
     /// Nothing is written to it any more: its time index gets its last entry, its file may close.
     pub(crate) fn deactivate(&mut self) -> Result<(), LogError> {
         self.push_time()?;
@@ -180,9 +189,9 @@ impl Segment {
         let fits = self.size + bytes as u64 <= config.segment_bytes as u64;
         let has_index_room = self.offsets.bytes() < config.segment_index_bytes
             && self.times.bytes() < config.segment_index_bytes;
-        let is_young = self
-            .first_timestamp
-            .is_none_or(|first| record_ms.saturating_sub(first) <= config.segment_age_ms_max().saturating_sub(jitter_ms));
+        let is_young = self.first_timestamp.is_none_or(|first| {
+            record_ms.saturating_sub(first) <= config.segment_age_ms_max().saturating_sub(jitter_ms)
+        });
         fits && is_near && has_index_room && is_young
     }
 

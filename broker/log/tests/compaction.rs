@@ -44,14 +44,23 @@ fn the_last_value_of_each_key_stays_at_its_offset_and_batches_keep_their_range()
         log.append_as_leader(&mut keyed(&records, 5, codec), 3, 5).unwrap();
     }
     log.roll().unwrap();
-    log.append_as_leader(&mut keyed(&[(b"end".to_vec(), Some(b"x".to_vec()))], 5, Codec::None), 3, 5).unwrap();
+    log.append_as_leader(&mut keyed(&[(b"end".to_vec(), Some(b"x".to_vec()))], 5, Codec::None), 3, 5)
+        .unwrap();
     log.update_high_watermark(16);
     assert_eq!(compact_all(&mut log, None, 1_000, 1 << 20), 15);
     let offsets: Vec<i64> = pairs(&log).into_iter().map(|(offset, ..)| offset).collect();
     assert_eq!(offsets, [3, 4, 5, 7, 8, 9, 13, 14, 15]);
     let kept: Vec<_> = headers(&log)
         .iter()
-        .map(|one| (one.base_offset, one.last_offset(), one.attributes & 7, one.record_count, one.partition_leader_epoch))
+        .map(|one| {
+            (
+                one.base_offset,
+                one.last_offset(),
+                one.attributes & 7,
+                one.record_count,
+                one.partition_leader_epoch,
+            )
+        })
         .collect();
     assert_eq!(kept, [(0, 4, 0, 2, 3), (5, 9, 1, 4, 3), (10, 14, 4, 2, 3), (15, 15, 0, 1, 3)]);
     let cleanable = log.cleanable(Some(15), 2_000).unwrap();
@@ -90,7 +99,8 @@ fn aborted_records_go_markers_stay_for_their_time_and_each_producers_last_batch_
     let directory = tempfile::tempdir().unwrap();
     let settings = LogConfig { delete_retention_ms: 1_000, ..config() };
     let mut log = create(directory.path(), settings);
-    log.append_as_leader(&mut keyed(&[(b"k".to_vec(), Some(b"good".to_vec()))], 5, Codec::None), 0, 5).unwrap();
+    log.append_as_leader(&mut keyed(&[(b"k".to_vec(), Some(b"good".to_vec()))], 5, Codec::None), 0, 5)
+        .unwrap();
     for sequence in 0..3 {
         log.append_as_leader(&mut transactional(9, sequence, b"k", b"bad"), 0, 5).unwrap();
     }
@@ -103,7 +113,8 @@ fn aborted_records_go_markers_stay_for_their_time_and_each_producers_last_batch_
     let mut seen = Vec::new();
     for now_ms in [100, 200, 1_500] {
         log.roll().unwrap();
-        log.append_as_leader(&mut keyed(&[(b"end".to_vec(), Some(b"x".to_vec()))], 5, Codec::None), 0, 5).unwrap();
+        log.append_as_leader(&mut keyed(&[(b"end".to_vec(), Some(b"x".to_vec()))], 5, Codec::None), 0, 5)
+            .unwrap();
         log.update_high_watermark(log.end_offset());
         checkpoint = Some(compact_all(&mut log, checkpoint, now_ms, 1 << 20));
         let offsets: Vec<_> = headers(&log)
@@ -124,7 +135,10 @@ fn aborted_records_go_markers_stay_for_their_time_and_each_producers_last_batch_
     log.update_high_watermark(log.end_offset());
     let again = log.append_as_leader(&mut transactional(8, 1, b"c", b"2"), 0, 5).unwrap();
     assert!(again.is_duplicate && again.first_offset == 7, "{again:?}");
-    assert!(log.append_as_leader(&mut transactional(9, 7, b"c", b"2"), 0, 5).is_err(), "its sequence is known");
+    assert!(
+        log.append_as_leader(&mut transactional(9, 7, b"c", b"2"), 0, 5).is_err(),
+        "its sequence is known"
+    );
 }
 
 #[test]
@@ -158,7 +172,8 @@ fn a_pass_whose_log_is_cut_or_begins_later_counts_for_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = create(directory.path(), config());
         for n in 0..40 {
-            log.append_as_leader(&mut keyed(&[(b"a".to_vec(), Some(vec![1; 100]))], n, Codec::None), 0, n).unwrap();
+            log.append_as_leader(&mut keyed(&[(b"a".to_vec(), Some(vec![1; 100]))], n, Codec::None), 0, n)
+                .unwrap();
         }
         log.update_high_watermark(40);
         let plan = log.plan_compaction(None, 1_000).unwrap().unwrap();
@@ -187,7 +202,8 @@ fn a_damaged_segment_is_named_and_nothing_is_changed() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = create(directory.path(), config());
     for n in 0..40 {
-        log.append_as_leader(&mut keyed(&[(b"a".to_vec(), Some(vec![1; 100]))], n, Codec::None), 0, n).unwrap();
+        log.append_as_leader(&mut keyed(&[(b"a".to_vec(), Some(vec![1; 100]))], n, Codec::None), 0, n)
+            .unwrap();
     }
     log.update_high_watermark(40);
     let mut files: Vec<_> = std::fs::read_dir(path(directory.path()))
@@ -214,10 +230,12 @@ fn a_map_that_is_too_small_needs_more_passes_and_loses_nothing() {
     let mut log = create(directory.path(), config());
     for n in 0..300u32 {
         let key = (n % 50).to_be_bytes().to_vec();
-        log.append_as_leader(&mut keyed(&[(key, Some(n.to_be_bytes().to_vec()))], 5, Codec::None), 0, 5).unwrap();
+        log.append_as_leader(&mut keyed(&[(key, Some(n.to_be_bytes().to_vec()))], 5, Codec::None), 0, 5)
+            .unwrap();
     }
     log.roll().unwrap();
-    log.append_as_leader(&mut keyed(&[(b"end".to_vec(), Some(b"x".to_vec()))], 5, Codec::None), 0, 5).unwrap();
+    log.append_as_leader(&mut keyed(&[(b"end".to_vec(), Some(b"x".to_vec()))], 5, Codec::None), 0, 5)
+        .unwrap();
     log.update_high_watermark(301);
     let mut checkpoint = None;
     let mut passes = 0;

@@ -12,6 +12,9 @@ use ottla_log::LogConfig;
 use ottla_wire::compression::Codec;
 use proptest::prelude::*;
 
+/// Keys and values of a transaction.
+type Written = Vec<(Vec<u8>, Vec<u8>)>;
+
 #[derive(Debug, Clone)]
 enum Step {
     Append { keys: Vec<(u8, bool)>, codec: u8 },
@@ -53,7 +56,8 @@ fn state(log: &ottla_log::Log) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut state = BTreeMap::new();
     for (offset, key, value) in pairs(log) {
         // A transactional record's value begins with its producer.
-        let producer = value.as_ref().and_then(|value| value.strip_prefix(b"t")).map(|rest| i64::from(rest[0]));
+        let producer =
+            value.as_ref().and_then(|value| value.strip_prefix(b"t")).map(|rest| i64::from(rest[0]));
         let is_aborted = producer.is_some_and(|producer| {
             aborted.iter().any(|one| {
                 one.producer_id == producer && (one.first_offset..=one.last_offset).contains(&offset)
@@ -81,7 +85,7 @@ proptest! {
         let mut all: HashMap<i64, (Vec<u8>, Option<Vec<u8>>)> = HashMap::new();
         let mut expected: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let mut sequences = [0i32; 3];
-        let mut open_transactions: BTreeMap<u8, (bool, Vec<(Vec<u8>, Vec<u8>)>)> = BTreeMap::new();
+        let mut open_transactions: BTreeMap<u8, (bool, Written)> = BTreeMap::new();
         let (mut checkpoint, mut now_ms, mut counter) = (None, 1_000i64, 0u32);
         for step in steps {
             let mut ended = Vec::new();

@@ -100,7 +100,8 @@ fn deleted_files_are_renamed_and_removed_after_their_delay() {
 #[test]
 fn segments_below_the_log_start_go_whatever_the_policy() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = create(directory.path(), LogConfig { deletes: false, compacts: true, retention_ms: 1, ..config() });
+    let mut log =
+        create(directory.path(), LogConfig { deletes: false, compacts: true, retention_ms: 1, ..config() });
     for _ in 0..60 {
         log.append_as_leader(&mut plain(1, 5), 0, 5).unwrap();
     }
@@ -181,7 +182,10 @@ fn a_copy_takes_the_place_of_the_original() {
     let mut copy = Log::create(&two.path().join(&name), Uuid::from_u128(7), config(), 0).unwrap();
     copy.truncate_fully_and_start_at(7).unwrap();
     let found = directory::scan(two.path()).unwrap();
-    assert_eq!((found[0].topic.as_str(), found[0].partition, found[0].kind), ("t", 0, directory::Kind::Future));
+    assert_eq!(
+        (found[0].topic.as_str(), found[0].partition, found[0].kind),
+        ("t", 0, directory::Kind::Future)
+    );
     let mut next = 7;
     while copy.end_offset() < original.end_offset() {
         let slice = original.read(next, 300, original.end_offset(), true).unwrap();

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use ottla_wire::compression::CompressionError;
 use ottla_wire::records::{
-    Batch, BatchBuilder, BatchHeader, BuildError, ControlRecord, EndTransaction, Record, RecordError, empty_batch,
+    Batch, BatchBuilder, BatchHeader, BuildError, ControlRecord, EndTransaction, Record, RecordError,
+    empty_batch,
 };
 use std::collections::HashMap;
 
@@ -112,7 +113,9 @@ impl Filter<'_> {
         for record in records {
             let record = match record {
                 Ok(record) => record,
-                Err(RecordError::Compression(CompressionError::OutputLimit { .. })) => return Ok(Left::Whole),
+                Err(RecordError::Compression(CompressionError::OutputLimit { .. })) => {
+                    return Ok(Left::Whole);
+                }
                 Err(error) => return Err(error.to_string()),
             };
             if record.offset >= self.mapped_end {
@@ -156,7 +159,13 @@ impl Filter<'_> {
                 headers.clear();
                 headers.extend(record.headers.iter().map(|one| (one.key.as_ref(), one.value.as_deref())));
                 let delta = i32::try_from(record.offset - header.base_offset).unwrap_or(-1);
-                builder.add_at(delta, record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers)?;
+                builder.add_at(
+                    delta,
+                    record.timestamp,
+                    record.key.as_deref(),
+                    record.value.as_deref(),
+                    &headers,
+                )?;
             }
             builder.finish()
         };

@@ -88,14 +88,16 @@ impl Log {
         let inactive = &self.segments[..self.segments.len().saturating_sub(1)];
         let dirty_at = self.segment_of(first_dirty).min(inactive.len());
         let lag_ms = self.config.min_compaction_lag_ms;
-        let too_young = |segment: &&Segment| lag_ms > 0 && segment.max_timestamp > now_ms.saturating_sub(lag_ms);
+        let too_young =
+            |segment: &&Segment| lag_ms > 0 && segment.max_timestamp > now_ms.saturating_sub(lag_ms);
         let end = self
             .last_stable_offset(self.high_watermark)
             .min(active_base)
             .min(inactive[dirty_at..].iter().find(too_young).map_or(active_base, Segment::base_offset))
             .max(first_dirty);
         let in_range = |from: i64, to: i64| {
-            let segments = inactive.iter().filter(move |one| one.base_offset() >= from && one.base_offset() < to);
+            let segments =
+                inactive.iter().filter(move |one| one.base_offset() >= from && one.base_offset() < to);
             segments.map(Segment::size).sum::<u64>()
         };
         let first_dirty_base = inactive.get(dirty_at).map_or(active_base, Segment::base_offset);

@@ -223,7 +223,8 @@ fn groups(plan: &CompactionPlan, mapped_end: i64) -> Vec<&[Source]> {
 
 /// Bytes of the larger index of a segment; one that is not there will be made.
 fn index_bytes(data_path: &Path) -> u64 {
-    let length = |extension| std::fs::metadata(data_path.with_extension(extension)).map_or(0, |one| one.len());
+    let length =
+        |extension| std::fs::metadata(data_path.with_extension(extension)).map_or(0, |one| one.len());
     length("index").max(length("timeindex"))
 }
 
@@ -264,7 +265,8 @@ fn rewrite(
                 Left::Whole => out.add(&header, &bytes)?,
                 Left::Rebuilt(bytes) => {
                     has_changed = true;
-                    let header = BatchHeader::parse(&bytes).map_err(|error| reader.corrupt(error.to_string()))?;
+                    let header =
+                        BatchHeader::parse(&bytes).map_err(|error| reader.corrupt(error.to_string()))?;
                     out.add(&header, &bytes)?
                 }
                 Left::Nothing => {
@@ -291,7 +293,8 @@ fn rewrite(
 
 /// The new file is as old as the last of the old ones: retention may go by it. It is a courtesy.
 fn keep_time(group: &[Source], path: &Path) {
-    let modified = group.last().and_then(|last| std::fs::metadata(&last.path).and_then(|one| one.modified()).ok());
+    let modified =
+        group.last().and_then(|last| std::fs::metadata(&last.path).and_then(|one| one.modified()).ok());
     if let (Some(modified), Ok(file)) = (modified, fs::open_existing(path)) {
         let _ = file.set_modified(modified);
     }
@@ -336,4 +339,3 @@ impl Writer<'_> {
         Ok(())
     }
 }
-

@@ -13,8 +13,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::rewrite::CleanedGroup;
 use super::CompactionError;
+use super::rewrite::CleanedGroup;
 use crate::batch_reader::BatchReader;
 use crate::error::LogError;
 use crate::fs;

@@ -68,7 +68,11 @@ impl Transactions {
     /// A marker: whether nothing of its transaction is left, and, of an aborted one of which something was seen, the entry that
     /// the transaction index needs for those who read while the data is still there. A marker without a record (`None`)
     /// only keeps a producer's epoch.
-    pub(super) fn end(&mut self, header: &BatchHeader, end: Option<EndTransaction>) -> (bool, Option<Aborted>) {
+    pub(super) fn end(
+        &mut self,
+        header: &BatchHeader,
+        end: Option<EndTransaction>,
+    ) -> (bool, Option<Aborted>) {
         self.begin_up_to(header.last_offset());
         match end {
             None => (true, None),

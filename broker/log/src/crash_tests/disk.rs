@@ -91,6 +91,8 @@ impl Disk {
                 self.file(path).pending.push(Pending::Write(*at, bytes.clone()));
             }
             Made::Length(path, length) => self.file(path).pending.push(Pending::Length(*length)),
+            // A flush may sync what has lost its name meanwhile.
+            Made::Sync(path) if !self.names.contains_key(path) => {}
             Made::Sync(path) => {
                 let file = self.file(path);
                 for pending in std::mem::take(&mut file.pending) {

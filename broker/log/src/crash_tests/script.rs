@@ -218,8 +218,13 @@ impl Run {
             Step::Truncate(by) => self.truncate(by),
             Step::BeginAnew => {
                 let offset = self.attempt.end + 5;
-                self.attempt =
-                    Known { start: offset, end: offset, told: self.attempt.told, flushed: 0, batches: Vec::new() };
+                self.attempt = Known {
+                    start: offset,
+                    end: offset,
+                    told: self.attempt.told,
+                    flushed: 0,
+                    batches: Vec::new(),
+                };
                 self.log()?.truncate_fully_and_start_at(offset)
             }
             Step::Delete(by) => {
@@ -308,16 +313,19 @@ fn fold(records: impl Iterator<Item = (i64, Record)>) -> BTreeMap<u8, u32> {
 }
 
 /// Opens what a crash has left, twice, and says what is wrong with it. `now`: the last step that had ended.
-pub(super) fn check(path: &Path, knowns: &[Known], now: usize, is_all_there: bool, compacts: bool, context: &str) {
+pub(super) fn check(
+    path: &Path,
+    knowns: &[Known],
+    now: usize,
+    is_all_there: bool,
+    compacts: bool,
+    context: &str,
+) {
     let known = &knowns[now];
     let next = knowns.get(now + 1).unwrap_or(known);
     for (round, recovery_point) in [known.told, 0].into_iter().enumerate() {
-        let options = OpenOptions {
-            recovery_point,
-            clean_shutdown: false,
-            log_start_offset: known.start,
-            now_ms: 0,
-        };
+        let options =
+            OpenOptions { recovery_point, clean_shutdown: false, log_start_offset: known.start, now_ms: 0 };
         let context = format!("{context}, opening {round}");
         let (mut log, _) =
             Log::open(path, config(compacts), options).unwrap_or_else(|error| panic!("{context}: {error}"));
@@ -337,12 +345,18 @@ pub(super) fn check(path: &Path, knowns: &[Known], now: usize, is_all_there: boo
             version.end >= end && records(version, start, end).eq(found.iter().copied())
         };
         let version = knowns[..knowns.len().min(now + 2)].iter().rev().find(is_known);
-        assert!(version.is_some() || is_anew, "{context}: {start}..{end} never was: {found:?}; {known:?} {next:?}");
-        let mut names = std::fs::read_dir(path).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap());
-        let leftover = names.find(|name| [".swap", ".cleaned", ".deleted", ".tmp"].iter().any(|it| name.ends_with(it)));
+        assert!(
+            version.is_some() || is_anew,
+            "{context}: {start}..{end} never was: {found:?}; {known:?} {next:?}"
+        );
+        let mut names =
+            std::fs::read_dir(path).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap());
+        let leftover =
+            names.find(|name| [".swap", ".cleaned", ".deleted", ".tmp"].iter().any(|it| name.ends_with(it)));
         assert_eq!(leftover, None, "{context}");
         if round == 1 {
-            log.append_as_leader(&mut a_batch(), 1_000, 9).unwrap_or_else(|error| panic!("{context}: {error}"));
+            log.append_as_leader(&mut a_batch(), 1_000, 9)
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
         }
     }
 }

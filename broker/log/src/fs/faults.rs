@@ -78,7 +78,9 @@ pub(super) fn before(change: &Change<'_>) -> Result<(), LogError> {
         if let Some((at, code)) = watcher.fail_at
             && (number == at || watcher.fails_for_good && number > at)
         {
-            return Err(LogError::io("injected fault at", path_of(change))(io::Error::from_raw_os_error(code)));
+            return Err(LogError::io("injected fault at", path_of(change))(io::Error::from_raw_os_error(
+                code,
+            )));
         }
         watcher.made.push(match *change {
             Change::Create(path) => Made::Create(path.to_owned()),

@@ -78,7 +78,8 @@ pub(crate) fn commit(producer_id: i64) -> BytesMut {
 pub(crate) fn compact_all(log: &mut Log, first_dirty: Option<i64>, now_ms: i64, map_bytes: usize) -> i64 {
     let plan = log.plan_compaction(first_dirty, now_ms).unwrap().expect("nothing to compact");
     let mut map = OffsetMap::with_budget(map_bytes);
-    let report = compact(&plan, &mut map, &mut |_| true, &mut |group| log.swap_cleaned(group).map(drop)).unwrap();
+    let report =
+        compact(&plan, &mut map, &mut |_| true, &mut |group| log.swap_cleaned(group).map(drop)).unwrap();
     log.finish_compaction(plan, &report).unwrap()
 }
 

@@ -361,7 +361,10 @@ mod tests {
         assert_eq!((batch.header.delete_horizon_ms(), batch.header.max_timestamp), (Some(5_000), 102));
         assert_eq!(batch.header.codec(), Ok(Codec::Gzip));
         let records: Vec<_> = batch.records().unwrap().map(Result::unwrap).collect();
-        assert_eq!(records.iter().map(|record| (record.offset, record.timestamp)).collect::<Vec<_>>(), [(42, 102)]);
+        assert_eq!(
+            records.iter().map(|record| (record.offset, record.timestamp)).collect::<Vec<_>>(),
+            [(42, 102)]
+        );
         let empty = super::super::Batch::parse(&empty_batch(&original)).unwrap();
         empty.verify_crc().unwrap();
         assert_eq!((empty.header.last_offset(), empty.header.last_sequence()), (44, 13));
