@@ -166,6 +166,29 @@ fn open_transactions_young_records_and_the_active_segment_are_not_touched() {
     assert!(log.cleanable(None, 301).unwrap().must);
 }
 
+/// Behind the high watermark an abort may be undone by the next leader.
+#[test]
+fn nothing_behind_the_high_watermark_is_touched_in_a_segment_that_reaches_beyond_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = create(directory.path(), config());
+    let same = || keyed(&[(b"a".to_vec(), Some(b"1".to_vec()))], 5, Codec::None);
+    log.append_as_leader(&mut same(), 0, 5).unwrap();
+    log.append_as_leader(&mut same(), 0, 5).unwrap();
+    log.append_as_leader(&mut transactional(9, 0, b"k", b"v"), 0, 5).unwrap();
+    log.append_as_leader(&mut transactional(9, 1, b"k", b"v"), 0, 5).unwrap();
+    log.append_as_leader(&mut abort(9), 0, 5).unwrap();
+    log.append_as_leader(&mut keyed(&[(b"a".to_vec(), None)], 5, Codec::None), 0, 5).unwrap();
+    log.roll().unwrap();
+    log.append_as_leader(&mut same(), 0, 5).unwrap();
+    log.update_high_watermark(2);
+    let checkpoint = compact_all(&mut log, None, 1_000, 1 << 20);
+    assert_eq!(checkpoint, 2);
+    let kept: Vec<_> = headers(&log).iter().map(|one| (one.base_offset, one.record_count)).collect();
+    assert_eq!(kept, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]);
+    assert_eq!(log.aborted_transactions(0, 7).unwrap().len(), 1);
+    assert!(headers(&log).iter().all(|one| !one.has_delete_horizon()));
+}
+
 #[test]
 fn a_pass_whose_log_is_cut_or_begins_later_counts_for_nothing() {
     for change in 0..2 {

@@ -183,3 +183,87 @@ fn opening_after_a_clean_stop_walks_no_old_segment() {
     }
     assert_eq!(open(directory.path(), clean(200)).end_offset(), 200);
 }
+
+/// The tail of a closed segment was not synced and is lost, but the segment behind it has its name. The log would end behind
+/// records that it does not have, and nobody would ever send them again.
+#[test]
+fn a_lost_tail_of_a_closed_segment_leaves_no_hole() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = filled(directory.path(), 60);
+    drop(log);
+    let data = files(directory.path(), "log");
+    assert!(data.len() > 2);
+    let file = std::fs::OpenOptions::new().write(true).open(&data[1]).unwrap();
+    let one = plain(1, 0).len() as u64;
+    file.set_len(file.metadata().unwrap().len() - one).unwrap();
+    let next: i64 = data[2].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let log = open(directory.path(), OpenOptions::default());
+    assert_eq!(log.end_offset(), next - 1);
+    assert_eq!(files(directory.path(), "log").len(), 2);
+}
+
+/// A follower of a compacted log gets gaps, also larger ones than a segment can span.
+#[test]
+fn gaps_that_compaction_left_on_the_leader_are_no_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = create(directory.path(), config());
+    let mut expected = Vec::new();
+    for n in 0..60i64 {
+        let offset = n * 10 + if n > 30 { 3_000_000_000 } else { 0 };
+        let mut batch = plain(1, 5);
+        ottla_wire::records::set_base_offset(&mut batch, offset + 5);
+        log.append_as_follower(&batch.freeze(), 0).unwrap();
+        expected.push(offset + 5);
+    }
+    let offsets = |log: &Log| common::pairs(log).into_iter().map(|(offset, ..)| offset).collect::<Vec<_>>();
+    assert_eq!(offsets(&log), expected);
+    drop(log);
+    let mut log = open(directory.path(), OpenOptions::default());
+    assert_eq!(offsets(&log), expected);
+    log.truncate_to(3_000_000_400).unwrap();
+    log.append_as_leader(&mut plain(1, 5), 1, 5).unwrap();
+    let left = offsets(&log);
+    drop(log);
+    assert_eq!(offsets(&open(directory.path(), OpenOptions::default())), left);
+}
+
+/// After a crash every cache of what is read again is made anew, whatever is in it.
+#[test]
+fn a_flipped_byte_in_any_cache_changes_nothing_after_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = create(directory.path(), config());
+    for n in 0..30 {
+        log.append_as_leader(&mut transactional(9, n, b"k", b"v"), n / 10, 5).unwrap();
+    }
+    log.append_as_leader(&mut abort(9), 3, 5).unwrap();
+    log.append_as_leader(&mut plain(1, 9), 3, 9).unwrap();
+    log.roll().unwrap();
+    log.append_as_leader(&mut plain(1, 11), 3, 11).unwrap();
+    let observe = |log: &Log| {
+        let aborted = log.aborted_transactions(0, 40).unwrap();
+        let times: Vec<_> = (0..12).map(|time| log.offset_for_timestamp(time).unwrap()).collect();
+        (
+            common::pairs(log),
+            aborted,
+            times.into_iter().map(|found| found.map(|one| one.offset)).collect::<Vec<_>>(),
+        )
+    };
+    let expected = observe(&log);
+    log.close().unwrap();
+    let mut tried = 0;
+    for extension in ["index", "timeindex", "txnindex", "snapshot"] {
+        for file in files(directory.path(), extension) {
+            let Ok(good) = std::fs::read(&file) else { continue };
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 0x55;
+                std::fs::write(&file, &bad).unwrap();
+                let log = open(directory.path(), OpenOptions::default());
+                assert_eq!(observe(&log), expected, "byte {at} of {}", file.display());
+                tried += 1;
+            }
+        }
+    }
+    println!("{tried} bytes flipped");
+    assert!(tried > 100, "{tried}");
+}

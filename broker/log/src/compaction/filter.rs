@@ -45,14 +45,21 @@ impl Filter<'_> {
         is_last: bool,
         transactions: &mut Transactions,
     ) -> Result<(Left, Option<Aborted>), String> {
+        if header.base_offset >= self.mapped_end {
+            // The rest of the last segment. It may lie behind the high watermark: an abort there may not be the last word.
+            let aborted = if header.is_control() {
+                transactions.end(header, marker_of(bytes)).1
+            } else {
+                transactions.is_aborted(header);
+                None
+            };
+            return Ok((Left::Whole, aborted));
+        }
         if header.is_control() {
             return self.judge_marker(header, bytes, is_last, transactions);
         }
         if transactions.is_aborted(header) {
             return Ok((self.emptied(header, is_last), None));
-        }
-        if header.base_offset >= self.mapped_end {
-            return Ok((Left::Whole, None));
         }
         self.judge_records(header, bytes, is_last).map(|left| (left, None))
     }
