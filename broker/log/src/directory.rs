@@ -19,6 +19,8 @@ pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// First offsets.
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// First offsets that no pass of compaction has seen.
+pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const LOCK: &str = ".lock";
 const META: &str = "meta.properties";
@@ -135,6 +137,23 @@ pub struct FoundDirectory {
 /// The name of a partition's directory.
 pub fn partition_directory_name(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
+}
+
+/// A name for the copy of a partition that is being moved into this log directory (KIP-113):
+/// `topic-partition.<uuid>-future`. When it has caught up, [`crate::Log::rename_directory`] gives it the partition's name.
+pub fn future_directory_name(topic: &str, partition: i32) -> String {
+    name_with_id(topic, &partition.to_string(), "-future")
+}
+
+/// A long topic is cut, as Kafka does, for the name to fit into a file system's 255 bytes.
+pub(crate) fn name_with_id(topic: &str, partition: &str, suffix: &str) -> String {
+    const NAME_BYTES_MAX: usize = 255;
+    let suffix = format!("-{partition}.{}{suffix}", Uuid::new_v4().simple());
+    let mut end = topic.len().min(NAME_BYTES_MAX.saturating_sub(suffix.len()));
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &topic[..end])
 }
 
 /// Every partition's directory in a log directory.

@@ -86,6 +86,11 @@ impl EpochCache {
         self.write()
     }
 
+    /// The log's directory has another name.
+    pub(crate) fn move_to(&mut self, directory: &Path) {
+        self.path = directory.join(FILE);
+    }
+
     /// How many epochs are known.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

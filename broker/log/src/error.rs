@@ -44,6 +44,14 @@ pub enum LogError {
         /// What came.
         found: i64,
     },
+    /// Records of an earlier leader behind those of a later one.
+    #[error("records of leader epoch {found} came behind those of epoch {last}")]
+    EpochWentBack {
+        /// The log's.
+        last: i32,
+        /// What came.
+        found: i32,
+    },
     /// An idempotent producer's sequence has a gap, or goes back.
     #[error("producer {producer_id}: sequence {found} does not follow {last}")]
     OutOfOrderSequence {
@@ -106,7 +114,7 @@ impl LogError {
         match self {
             Self::Io { .. } | Self::Corrupt { .. } | Self::Foreign(_) => ErrorCode::KafkaStorageError,
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            Self::NotContiguous { .. } => ErrorCode::UnknownServerError,
+            Self::NotContiguous { .. } | Self::EpochWentBack { .. } => ErrorCode::UnknownServerError,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
             Self::TooLarge { .. } => ErrorCode::RecordListTooLarge,

@@ -159,7 +159,7 @@ impl<E: Entry> Index<E> {
         }
         let file = fs::open(&self.path)?;
         let at = (self.written * E::BYTES) as u64;
-        file.write_all_at(&bytes, at).map_err(LogError::io("cannot write", &self.path))?;
+        fs::write_at(&file, &self.path, &bytes, at)?;
         self.written = entries.len();
         Ok(())
     }
@@ -167,11 +167,7 @@ impl<E: Entry> Index<E> {
     /// Syncs the file.
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
         self.write_pending()?;
-        match File::open(&self.path) {
-            Ok(file) => file.sync_all().map_err(LogError::io("cannot sync", &self.path)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(LogError::io("cannot open", &self.path)(error)),
-        }
+        fs::sync_path(&self.path)
     }
 
     /// How many bytes the entries take.
@@ -196,7 +192,7 @@ impl<E: Entry> Index<E> {
         let length = (count * E::BYTES) as u64;
         match std::fs::metadata(&self.path) {
             Ok(metadata) if metadata.len() > length => {
-                fs::open(&self.path)?.set_len(length).map_err(LogError::io("cannot truncate", &self.path))
+                fs::set_length(&fs::open(&self.path)?, &self.path, length)
             }
             _ => Ok(()),
         }
@@ -235,6 +231,11 @@ impl<E: Entry> Index<E> {
             }
         }
         low.checked_sub(1).and_then(read)
+    }
+
+    /// Its directory has another name.
+    pub(crate) fn move_to(&mut self, path: PathBuf) {
+        self.path = path;
     }
 
     /// Where the file is.

@@ -1,6 +1,8 @@
 //! A partition's log: segments in order, the last of which is written to.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use ottla_wire::records::{
@@ -8,13 +10,13 @@ use ottla_wire::records::{
 };
 use uuid::Uuid;
 
+use crate::compaction::Running;
 use crate::config::LogConfig;
-use crate::directory::write_topic_id;
 use crate::epoch_cache::EpochCache;
 use crate::error::LogError;
 use crate::producer_state::{ProducerState, Verdict};
 use crate::segment::Segment;
-use crate::{fs, snapshot};
+use crate::{directory, fs, snapshot};
 
 /// Snapshots of the producer state that are kept.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -45,25 +47,33 @@ pub struct Log {
     pub(crate) high_watermark: i64,
     /// How much earlier than `segment.ms` this log's segments roll.
     pub(crate) jitter_ms: i64,
-    unflushed_records: i64,
+    pub(crate) unflushed_records: i64,
+    /// Written since the last flush.
+    pub(crate) unsynced_snapshots: Vec<PathBuf>,
+    /// The largest recovery point that was ever given out: a checkpoint may still have it.
+    pub(crate) recovery_point_told: i64,
+    /// Counts truncations: a flush that began before one says nothing of what was appended since.
+    pub(crate) cuts: u64,
+    /// A sync failed, or a change of several files was cut short: what the disk holds is not known any more.
+    pub(crate) broken: Arc<AtomicBool>,
+    /// Counts truncations and moves of the log's start: a compaction that began before one does not count.
+    pub(crate) generation: u64,
+    /// No pass of compaction has seen what was appended from here on since the log was opened.
+    pub(crate) first_dirty_max: i64,
+    pub(crate) compaction: Running,
 }
 
 impl Log {
     /// A new, empty log in a directory that is not there yet.
-    pub fn create(
-        directory: &Path,
-        topic_id: Uuid,
-        config: LogConfig,
-        _now_ms: i64,
-    ) -> Result<Self, LogError> {
-        std::fs::create_dir_all(directory).map_err(LogError::io("cannot create", directory))?;
-        write_topic_id(directory, topic_id)?;
-        let segment = Segment::create(directory, 0)?;
-        if let Some(parent) = directory.parent() {
+    pub fn create(path: &Path, topic_id: Uuid, config: LogConfig, _now_ms: i64) -> Result<Self, LogError> {
+        std::fs::create_dir_all(path).map_err(LogError::io("cannot create", path))?;
+        directory::write_topic_id(path, topic_id)?;
+        let segment = Segment::create(path, 0)?;
+        if let Some(parent) = path.parent() {
             fs::sync_directory(parent)?;
         }
-        let (epochs, _) = EpochCache::open(directory);
-        Ok(Self::assemble(directory, config, vec![segment], epochs, ProducerState::default()))
+        let (epochs, _) = EpochCache::open(path);
+        Ok(Self::assemble(path, config, vec![segment], epochs, ProducerState::default()))
     }
 
     pub(crate) fn assemble(
@@ -86,6 +96,13 @@ impl Log {
             high_watermark: 0,
             jitter_ms,
             unflushed_records: 0,
+            unsynced_snapshots: Vec::new(),
+            recovery_point_told: 0,
+            cuts: 0,
+            broken: Arc::default(),
+            generation: 0,
+            first_dirty_max: i64::MAX,
+            compaction: Running::default(),
         }
     }
 
@@ -101,7 +118,7 @@ impl Log {
         self.end_offset
     }
 
-    /// Everything before this offset is on disk.
+    /// Everything before this offset is on disk. It falls when the log is cut.
     pub fn recovery_point(&self) -> i64 {
         self.recovery_point
     }
@@ -199,27 +216,37 @@ impl Log {
         self.append(records, &headers, now_ms)
     }
 
-    /// Appends batches that a leader has ordered. They must continue this log.
-    pub fn append_as_follower(
-        &mut self,
-        records: &Bytes,
-        _leader_epoch: i32,
-    ) -> Result<AppendInfo, LogError> {
+    /// Appends batches that a leader has ordered. They must continue this log, in offsets and in leader epochs. What is of a
+    /// later epoch than the leader's was not ordered by it: it is left out, and with it everything behind.
+    pub fn append_as_follower(&mut self, records: &Bytes, leader_epoch: i32) -> Result<AppendInfo, LogError> {
         let mut headers = Vec::new();
         let mut slices = BatchSlices::new(records);
         let mut next = self.end_offset;
+        let mut epoch = self.epochs.epoch_for_offset(next - 1).unwrap_or(-1);
+        let mut whole = 0;
         loop {
             let position = slices.position();
             let Some(batch) = slices.next() else { break };
-            let (header, _) = batch
+            let (header, bytes) = batch
                 .map_err(|error| LogError::corrupt(&self.directory, position as u64, error.to_string()))?;
-            if header.base_offset < next {
+            if header.base_offset < next || header.last_offset_delta < 0 {
                 return Err(LogError::NotContiguous { expected: next, found: header.base_offset });
             }
+            if header.partition_leader_epoch < epoch {
+                return Err(LogError::EpochWentBack { last: epoch, found: header.partition_leader_epoch });
+            }
+            if header.partition_leader_epoch > leader_epoch && leader_epoch >= 0 {
+                break;
+            }
             next = header.next_offset();
+            epoch = header.partition_leader_epoch;
+            whole = position + bytes.len();
             headers.push((header, position));
         }
-        let whole = records.len() - slices.tail().len();
+        if self.epochs.latest() > Some(epoch) && !headers.is_empty() {
+            // An epoch that this log began as leader, and wrote nothing in.
+            self.epochs.truncate_from_end(self.end_offset)?;
+        }
         let now_ms = headers.first().map_or(0, |(header, _)| header.max_timestamp);
         self.append(&records[..whole], &headers, now_ms)
     }
@@ -240,12 +267,18 @@ impl Log {
         if bytes.len() > self.config.segment_bytes {
             return Err(LogError::TooLarge { bytes: bytes.len(), limit: self.config.segment_bytes });
         }
+        self.check_usable()?;
+        self.segments.last_mut().map_or(Ok(()), Segment::activate)?;
         let (config, jitter_ms) = (&self.config, self.jitter_ms);
+        let record_ms = headers.iter().map(|(header, _)| header.max_timestamp).max().unwrap_or(now_ms);
         let has_room = self.segments.last().is_some_and(|active| {
-            active.has_room(config, bytes.len(), last.last_offset(), now_ms, jitter_ms)
+            active.has_room(config, bytes.len(), last.last_offset(), record_ms, jitter_ms)
         });
         if !has_room {
-            self.roll_at(first.base_offset)?;
+            // At the log's end, even if the records begin behind it (their neighbours were compacted away): a segment ends
+            // where the next one begins, and recovery knows a lost tail by that. But for a gap that no segment could span.
+            let is_far = last.last_offset() - self.end_offset > i64::from(i32::MAX);
+            self.roll_at(if is_far { first.base_offset } else { self.end_offset })?;
         }
         let interval_bytes = self.config.index_interval_bytes;
         let Some(active) = self.segments.last_mut() else {
@@ -301,7 +334,8 @@ impl Log {
         self.epochs.keep_first(epochs_before);
         self.producers.set_high_watermark(self.high_watermark);
         // Whatever the reason, a log that cannot be taken back is not a good prefix any more: this must be fatal.
-        undone.map_err(|error| LogError::corrupt(&self.directory, position, error.to_string()))
+        let undone = undone.map_err(|error| LogError::corrupt(&self.directory, position, error.to_string()));
+        self.fatal(undone)
     }
 
     /// Takes a batch into the producer state; an abort goes to the transaction index of the active segment.
@@ -344,16 +378,38 @@ impl Log {
     }
 
     fn roll_at(&mut self, offset: i64) -> Result<(), LogError> {
-        if self.segments.last().is_some_and(|active| active.size() == 0) {
+        if self.segments.last().is_some_and(|active| active.size() == 0 && active.base_offset() == offset) {
             return Ok(());
         }
-        self.take_snapshot()?;
-        let new = Segment::create(&self.directory, offset)?;
-        if let Some(active) = self.segments.last_mut() {
-            active.deactivate()?;
+        if self.recovery_point < offset && offset <= self.recovery_point_told {
+            // The directory's checkpoint may still have the recovery point from before the log was cut. Recovery begins at the
+            // segment of that: all before it must be on disk.
+            self.flush()?;
         }
-        self.segments.push(new);
+        self.take_snapshot()?;
+        let begun = Segment::create(&self.directory, offset).and_then(|new| {
+            self.segments.last_mut().map_or(Ok(()), Segment::deactivate)?;
+            Ok(new)
+        });
+        match begun {
+            Ok(new) => self.segments.push(new),
+            Err(error) => {
+                // Appends go on in the old segment if there is room again: an empty file in the middle of its offsets would
+                // make recovery cut what comes behind.
+                let undone = Segment::remove_files(&self.directory, offset)
+                    .and_then(|()| self.segments.last_mut().map_or(Ok(()), Segment::activate));
+                self.fatal(undone)?;
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    /// Lets go of the file handle and the index entries of a log that nobody writes to, as those of closed segments always are.
+    /// The next append takes them again; reads work, a little slower. Worth it after some seconds without an append.
+    pub fn rest(&mut self) -> Result<(), LogError> {
+        self.unsynced_snapshots.shrink_to_fit();
+        self.segments.last_mut().map_or(Ok(()), Segment::rest)
     }
 
     /// Writes the producer state at the log's end; older snapshots go, but for the last ones.
@@ -361,7 +417,9 @@ impl Log {
         let offsets = snapshot::list(&self.directory)?;
         // Without producers too: with no snapshot at all, the next start would walk the whole log to learn that.
         if self.end_offset > self.log_start_offset || !offsets.is_empty() {
-            snapshot::write(&snapshot::path(&self.directory, self.end_offset), &self.producers)?;
+            let path = snapshot::path(&self.directory, self.end_offset);
+            snapshot::write(&path, &self.producers)?;
+            self.unsynced_snapshots.push(path);
             // Recovery begins at a segment and makes its transaction index anew: the snapshot before it must stay.
             let floor =
                 self.segments.get(self.segment_of(self.recovery_point)).map_or(0, Segment::base_offset);
@@ -371,82 +429,6 @@ impl Log {
                 fs::remove(&snapshot::path(&self.directory, *offset))?;
             }
         }
-        Ok(())
-    }
-
-    /// Syncs what is not on disk yet; gives the offset up to which everything is. A failure is final: what the disk holds
-    /// is not known any more.
-    pub fn flush(&mut self) -> Result<i64, LogError> {
-        let target = self.end_offset;
-        let from = self
-            .segments
-            .partition_point(|segment| segment.base_offset() <= self.recovery_point)
-            .saturating_sub(1);
-        for segment in &mut self.segments[from..] {
-            segment.sync()?;
-        }
-        self.epochs.sync()?;
-        self.recovery_point = target;
-        self.unflushed_records = 0;
-        Ok(target)
-    }
-
-    /// Cuts the log back to an offset.
-    pub fn truncate_to(&mut self, offset: i64) -> Result<(), LogError> {
-        if offset >= self.end_offset {
-            // An epoch in which this replica led and wrote nothing begins at the log's end. Kept, it would be told to the
-            // next leader as the last epoch of this log, and the answer would be to truncate here, for ever.
-            return self.epochs.truncate_from_end(offset);
-        }
-        if offset <= self.log_start_offset && offset <= self.segments.first().map_or(0, Segment::base_offset)
-        {
-            return self.truncate_fully_and_start_at(offset);
-        }
-        while self.segments.len() > 1 && self.segments.last().is_some_and(|last| last.base_offset() >= offset)
-        {
-            if let Some(last) = self.segments.pop() {
-                last.remove()?;
-            }
-        }
-        if let Some(active) = self.segments.last_mut() {
-            active.activate()?;
-            // The batch that holds the offset goes whole: a follower gets it again.
-            if let Some((header, position)) = active.find(offset)? {
-                active.truncate(position, header.base_offset)?;
-                self.end_offset = header.base_offset;
-            } else {
-                self.end_offset = offset;
-            }
-        }
-        fs::sync_directory(&self.directory)?;
-        self.recovery_point = self.recovery_point.min(self.end_offset);
-        self.high_watermark = self.high_watermark.min(self.end_offset);
-        self.log_start_offset = self.log_start_offset.min(self.end_offset);
-        self.epochs.truncate_from_end(self.end_offset)?;
-        for offset in snapshot::list(&self.directory)?.into_iter().filter(|offset| *offset > self.end_offset)
-        {
-            fs::remove(&snapshot::path(&self.directory, offset))?;
-        }
-        self.rebuild_producers(self.end_offset)?;
-        self.producers.set_high_watermark(self.high_watermark);
-        Ok(())
-    }
-
-    /// Forgets everything; the log begins anew at an offset.
-    pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> Result<(), LogError> {
-        for segment in std::mem::take(&mut self.segments) {
-            segment.remove()?;
-        }
-        for snapshot_offset in snapshot::list(&self.directory)? {
-            fs::remove(&snapshot::path(&self.directory, snapshot_offset))?;
-        }
-        self.segments.push(Segment::create(&self.directory, offset)?);
-        self.epochs.clear()?;
-        self.producers = ProducerState::default();
-        self.log_start_offset = offset;
-        self.end_offset = offset;
-        self.recovery_point = offset;
-        self.high_watermark = offset;
         Ok(())
     }
 
@@ -462,28 +444,17 @@ impl Log {
         Ok(())
     }
 
-    /// Renames the directory, so that nothing finds it; gives the name for the removal later.
+    /// Renames the directory, so that nothing finds it (`topic-partition.<uuid>-delete`); gives the name for the removal later.
     pub fn rename_for_deletion(self) -> Result<PathBuf, LogError> {
-        let to = self.directory.with_file_name(deletion_name(&self.directory));
+        let name = self.directory.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+        let (topic, partition) = name.rsplit_once('-').unwrap_or((name, "0"));
+        let to = self.directory.with_file_name(directory::name_with_id(topic, partition, "-delete"));
         fs::rename(&self.directory, &to)?;
         if let Some(parent) = to.parent() {
             fs::sync_directory(parent)?;
         }
         Ok(to)
     }
-}
-
-/// `topic-partition.<uuid>-delete`; a long topic is cut, as Kafka does, for the name to fit into a file system's 255 bytes.
-fn deletion_name(directory: &Path) -> String {
-    const NAME_BYTES_MAX: usize = 255;
-    let name = directory.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
-    let (topic, partition) = name.rsplit_once('-').unwrap_or((name, "0"));
-    let suffix = format!("-{partition}.{}-delete", Uuid::new_v4().simple());
-    let mut end = topic.len().min(NAME_BYTES_MAX.saturating_sub(suffix.len()));
-    while !topic.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{suffix}", &topic[..end])
 }
 
 /// A share of the jitter that differs from log to log and stays the same for one.

@@ -3,22 +3,19 @@
 //!
 //! What is kept is always a prefix. Doing it twice does the same: a crash during recovery is a crash.
 
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use ottla_wire::records::{BatchHeader, BatchSlices, verify_crc};
+use ottla_wire::records::BatchHeader;
 
+use crate::batch_reader::BatchReader;
+use crate::compaction::finish_swaps;
 use crate::config::LogConfig;
 use crate::epoch_cache::EpochCache;
 use crate::error::LogError;
 use crate::log::Log;
 use crate::producer_state::ProducerState;
-use crate::segment::{Segment, file_name};
+use crate::segment::{SWAP, Segment};
 use crate::{fs, snapshot};
-
-/// How much is read at a time. A batch that is larger is read by itself.
-const READ_BYTES: usize = 1 << 20;
 
 /// What the directory's checkpoints say of a log.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,8 +48,7 @@ impl Log {
         config: LogConfig,
         options: OpenOptions,
     ) -> Result<(Self, LoadReport), LogError> {
-        let mut bases = tidy(directory)?;
-        bases.sort_unstable();
+        let bases = tidy(directory)?;
         let mut segments = Vec::with_capacity(bases.len());
         for base in bases {
             segments.push(Segment::open(directory, base)?);
@@ -65,6 +61,7 @@ impl Log {
         let first = log.segments.first().map_or(0, Segment::base_offset);
         log.log_start_offset = options.log_start_offset.max(first);
         log.recovery_point = options.recovery_point;
+        log.recovery_point_told = options.recovery_point;
         let mut report = LoadReport::default();
         let mut epochs_found = Vec::new();
         let mut snapshots_until = i64::MAX;
@@ -93,36 +90,49 @@ impl Log {
 
     /// Reads every segment that was written to since the recovery point.
     fn recover(&mut self, report: &mut LoadReport, epochs: &mut Vec<(i32, i64)>) -> Result<(), LogError> {
-        let from = self.segment_of(self.recovery_point);
-        let mut at = from;
+        let mut at = self.segment_of(self.recovery_point);
         while at < self.segments.len() {
             let segment = &mut self.segments[at];
-            let valid = check_segment(segment, report, epochs)?;
-            let size = segment.size();
-            if valid < size {
-                report.truncated_bytes += size - valid;
-                let file = segment.file()?;
-                file.set_len(valid).map_err(LogError::io("cannot truncate", segment.path()))?;
-                file.sync_all().map_err(LogError::io("cannot sync", segment.path()))?;
-                segment.set_size(valid);
-                for segment in self.segments.drain(at + 1..) {
-                    report.truncated_bytes += segment.size();
-                    report.removed_segments += 1;
-                    segment.remove()?;
-                }
-                tracing::warn!(
-                    directory = %self.directory.display(),
-                    truncated_bytes = report.truncated_bytes,
-                    removed_segments = report.removed_segments,
-                    "the log was cut at its first damaged or incomplete batch"
-                );
-                fs::sync_directory(&self.directory)?;
+            let (valid, end) = check_segment(segment, report, epochs)?;
+            let is_damaged = valid < segment.size();
+            // A segment ends where the next one begins: otherwise its tail was lost, and what is behind does not count. (Only
+            // behind compaction there are gaps, of more offsets than a segment could have lost.)
+            let next = self.segments.get(at + 1).map_or(end, Segment::base_offset);
+            if is_damaged || next < end || (1..=i64::from(i32::MAX)).contains(&(next - end)) {
+                self.cut_behind(at, valid, report)?;
             }
             if at + 1 < self.segments.len() {
                 self.segments[at].deactivate()?;
             }
             at += 1;
         }
+        Ok(())
+    }
+
+    /// Keeps the first bytes of a segment, and nothing behind it. The last segments go first: a crash leaves no hole.
+    fn cut_behind(&mut self, at: usize, valid: u64, report: &mut LoadReport) -> Result<(), LogError> {
+        while self.segments.len() > at + 1
+            && let Some(segment) = self.segments.pop()
+        {
+            report.truncated_bytes += segment.size();
+            report.removed_segments += 1;
+            segment.remove()?;
+        }
+        fs::sync_directory(&self.directory)?;
+        let segment = &mut self.segments[at];
+        if valid < segment.size() {
+            report.truncated_bytes += segment.size() - valid;
+            let file = segment.file()?;
+            fs::set_length(&file, segment.path(), valid)?;
+            fs::sync(&file, segment.path())?;
+            segment.set_size(valid);
+        }
+        tracing::warn!(
+            directory = %self.directory.display(),
+            truncated_bytes = report.truncated_bytes,
+            removed_segments = report.removed_segments,
+            "the log was cut at its first damaged, incomplete or missing batch"
+        );
         Ok(())
     }
 
@@ -164,7 +174,7 @@ impl Log {
                     break;
                 }
             };
-            if header.max_timestamp > active.max_timestamp {
+            if header.max_timestamp > active.max_timestamp && header.record_count > 0 {
                 active.max_timestamp = header.max_timestamp;
                 active.max_timestamp_offset = header.last_offset();
             }
@@ -281,93 +291,102 @@ fn walk(
     Ok(())
 }
 
-/// Removes what a crash left of deletions and cleanings, and indexes without a data file; gives the base offsets.
+/// Removes what a crash left of deletions and cleanings, and indexes without a data file, and finishes swaps; gives the base
+/// offsets.
 fn tidy(directory: &Path) -> Result<Vec<i64>, LogError> {
-    let mut bases = Vec::new();
-    let mut indexes = Vec::new();
+    let found = list(directory)?;
+    // A swap that is finished makes new names.
+    let found = if found.swaps.is_empty() && !found.has_index_swaps {
+        found
+    } else {
+        finish_swaps(directory, &found.swaps, &found.bases)?;
+        list(directory)?
+    };
+    for path in &found.leftovers {
+        fs::remove(path)?;
+    }
+    for (base, path) in &found.indexes {
+        if !found.bases.contains(base) {
+            fs::remove(path)?;
+        }
+    }
+    Ok(found.bases)
+}
+
+/// The files of a log's directory, by what is to be done with them.
+#[derive(Debug, Default)]
+struct Files {
+    /// Of data files, rising.
+    bases: Vec<i64>,
+    /// Of data files that compaction was about to put into their place, rising.
+    swaps: Vec<i64>,
+    has_index_swaps: bool,
+    indexes: Vec<(i64, PathBuf)>,
+    /// To be removed; indexes to be swapped are among them, once no data file is.
+    leftovers: Vec<PathBuf>,
+}
+
+fn list(directory: &Path) -> Result<Files, LogError> {
+    let mut files = Files::default();
     for entry in std::fs::read_dir(directory).map_err(LogError::io("cannot list", directory))? {
         let entry = entry.map_err(LogError::io("cannot list", directory))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let Some((stem, extension)) = name.split_once('.') else { continue };
         if extension.ends_with("deleted") || extension.ends_with("cleaned") || extension.ends_with("tmp") {
-            fs::remove(&entry.path())?;
+            files.leftovers.push(entry.path());
             continue;
         }
         let Ok(base) = stem.parse::<i64>() else { continue };
         match extension {
-            "log" => bases.push(base),
-            "index" | "timeindex" | "txnindex" => indexes.push((base, entry.path())),
+            "log" => files.bases.push(base),
+            "index" | "timeindex" | "txnindex" => files.indexes.push((base, entry.path())),
+            "log.swap" => files.swaps.push(base),
+            _ if extension.ends_with(SWAP) => {
+                files.has_index_swaps = true;
+                files.leftovers.push(entry.path());
+            }
             _ => {}
         }
     }
-    for (base, path) in indexes {
-        if !bases.contains(&base) {
-            fs::remove(&path)?;
-        }
-    }
-    debug_assert!(bases.iter().all(|base| file_name(directory, *base, "log").exists()));
-    Ok(bases)
+    files.bases.sort_unstable();
+    files.swaps.sort_unstable();
+    Ok(files)
 }
 
-/// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right.
+/// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right, and
+/// the offset behind it.
 fn check_segment(
     segment: &mut Segment,
     report: &mut LoadReport,
     epochs: &mut Vec<(i32, i64)>,
-) -> Result<u64, LogError> {
+) -> Result<(u64, i64), LogError> {
     segment.activate()?;
     segment.reset_indexes()?;
     let file = segment.file()?;
-    let size = segment.size();
-    let mut valid = 0u64;
+    let path = segment.path().to_owned();
+    let mut reader = BatchReader::new(&file, &path, 0, segment.size());
+    let mut valid = 0;
     let mut next_offset = segment.base_offset();
-    let mut wanted = READ_BYTES;
     // The base offset lies outside the checksum; beyond this it cannot be of this segment.
     let offset_max = segment.base_offset().saturating_add(i64::from(i32::MAX));
-    while valid < size {
-        let length = usize::try_from((size - valid).min(wanted as u64)).unwrap_or(READ_BYTES);
-        let mut buffer = vec![0; length];
-        file.read_exact_at(&mut buffer, valid).map_err(LogError::io("cannot read", segment.path()))?;
-        let buffer = Bytes::from(buffer);
-        let mut slices = BatchSlices::new(&buffer);
-        let mut taken = 0;
-        let mut is_damaged = false;
-        loop {
-            let position = slices.position();
-            let Some(batch) = slices.next() else { break };
-            let right = batch.ok().filter(|(header, bytes)| {
-                (next_offset..=offset_max).contains(&header.base_offset)
-                    && header.last_offset_delta >= 0
-                    && verify_crc(bytes).is_ok()
-            });
-            let Some((header, bytes)) = right else {
-                is_damaged = true;
-                break;
-            };
-            // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
-            segment.note(&header, valid + position as u64, 4096)?;
-            if epochs.last().is_none_or(|(epoch, _)| *epoch < header.partition_leader_epoch) {
-                epochs.push((header.partition_leader_epoch, header.base_offset));
-            }
-            next_offset = header.next_offset();
-            taken = position + bytes.len();
-        }
-        report.checked_bytes += taken as u64;
-        valid += taken as u64;
-        if is_damaged {
+    loop {
+        let header = match reader.advance() {
+            Ok(Some(header)) => header,
+            Ok(None) | Err(LogError::Corrupt { .. }) => break,
+            Err(error) => return Err(error),
+        };
+        if !(next_offset..=offset_max).contains(&header.base_offset) || header.last_offset() > offset_max {
             break;
         }
-        if taken == 0 {
-            // A batch larger than the buffer, or the torn end of the file.
-            let is_whole_rest = length as u64 == size - valid;
-            if is_whole_rest {
-                break;
-            }
-            wanted = wanted.saturating_mul(4);
-        } else {
-            wanted = READ_BYTES;
+        // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
+        segment.note(&header, reader.position(), 4096)?;
+        if epochs.last().is_none_or(|(epoch, _)| *epoch < header.partition_leader_epoch) {
+            epochs.push((header.partition_leader_epoch, header.base_offset));
         }
+        next_offset = header.next_offset();
+        valid = reader.position() + header.total_length() as u64;
     }
-    Ok(valid)
+    report.checked_bytes += valid;
+    Ok((valid, next_offset))
 }

@@ -1,8 +1,10 @@
 //! Which segments go: whole ones below the high watermark, the oldest first, never the one that is written to.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::LogError;
+use crate::fs;
 use crate::log::Log;
 use crate::segment::Segment;
 
@@ -38,6 +40,7 @@ impl Log {
             renamed.extend(segment.rename_for_deletion()?);
         }
         if !renamed.is_empty() {
+            self.generation += 1;
             self.epochs.truncate_from_start(self.log_start_offset)?;
         }
         Ok(renamed)
@@ -73,9 +76,52 @@ impl Log {
     /// Moves the log's start; what is before it is not served any more.
     pub fn increment_log_start_offset(&mut self, offset: i64) -> Result<(), LogError> {
         if offset > self.log_start_offset {
+            self.generation += 1;
             self.log_start_offset = offset.min(self.end_offset);
             self.epochs.truncate_from_start(self.log_start_offset)?;
         }
         Ok(())
     }
+}
+
+/// Files that were renamed to `.deleted` and wait for `file.delete.delay.ms`: readers may be about to open them. A crash loses
+/// nothing, for opening a log removes them.
+#[derive(Debug, Default)]
+pub struct PendingRemovals {
+    by_time: BTreeMap<i64, Vec<PathBuf>>,
+}
+
+impl PendingRemovals {
+    /// Adds files that may go after a delay.
+    pub fn add(&mut self, paths: Vec<PathBuf>, now_ms: i64, delay_ms: i64) {
+        if !paths.is_empty() {
+            self.by_time.entry(now_ms.saturating_add(delay_ms.max(0))).or_default().extend(paths);
+        }
+    }
+
+    /// Takes out those whose time has come; [`remove_files`] removes them, without any lock.
+    pub fn take_due(&mut self, now_ms: i64) -> Vec<PathBuf> {
+        let later = self.by_time.split_off(&now_ms.saturating_add(1));
+        std::mem::replace(&mut self.by_time, later).into_values().flatten().collect()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.by_time.values().map(Vec::len).sum()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.by_time.is_empty()
+    }
+}
+
+/// Removes files; those that are gone already (their whole log was deleted) are no error. Goes on behind an error, and gives
+/// the first one.
+pub fn remove_files(paths: &[PathBuf]) -> Result<(), LogError> {
+    let mut result = Ok(());
+    for path in paths {
+        result = result.and(fs::remove(path));
+    }
+    result
 }

@@ -17,6 +17,13 @@ use crate::transaction_index::TransactionIndex;
 /// `index.interval.bytes` of indexes that are made anew, where the topic's setting does not matter.
 const INDEX_INTERVAL_BYTES: usize = 4096;
 
+/// A new segment that is being written by compaction; opening the log removes it.
+pub(crate) const CLEANED: &str = ".cleaned";
+/// A new segment that takes the place of old ones; opening the log finishes that.
+pub(crate) const SWAP: &str = ".swap";
+/// A file that is removed later; opening the log removes it at once.
+pub(crate) const DELETED: &str = ".deleted";
+
 /// A segment's files.
 #[derive(Debug)]
 pub struct Segment {
@@ -43,8 +50,8 @@ pub(crate) fn file_name(directory: &Path, base_offset: i64, extension: &str) -> 
 }
 
 impl Segment {
-    fn new(directory: &Path, base_offset: i64) -> Self {
-        let name = |extension| file_name(directory, base_offset, extension);
+    fn new(directory: &Path, base_offset: i64, suffix: &str) -> Self {
+        let name = |extension| fs::with_suffix(&file_name(directory, base_offset, extension), suffix);
         Self {
             base_offset,
             path: name("log"),
@@ -63,21 +70,44 @@ impl Segment {
 
     /// A new segment to write to.
     pub(crate) fn create(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
-        let mut segment = Self::new(directory, base_offset);
+        let mut segment = Self::create_files(directory, base_offset, "")?;
+        fs::sync_directory(directory)?;
+        segment.is_active = true;
+        Ok(segment)
+    }
+
+    /// A new segment for compaction to write, under names that nobody opens.
+    pub(crate) fn create_cleaned(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::create_files(directory, base_offset, CLEANED)?;
+        // Always there: to rename it to the old one's name is then one step, and a repeated swap does not lose it.
+        fs::set_length(&fs::open(segment.transactions.path())?, segment.transactions.path(), 0)?;
+        segment.is_active = true;
+        Ok(segment)
+    }
+
+    /// Compaction has written all: makes it durable under the names that it has.
+    pub(crate) fn finish_cleaned(&mut self) -> Result<(), LogError> {
+        self.push_time()?;
+        fs::sync(&*self.file()?, &self.path)?;
+        self.offsets.sync()?;
+        self.times.sync()?;
+        fs::sync_path(self.transactions.path())
+    }
+
+    fn create_files(directory: &Path, base_offset: i64, suffix: &str) -> Result<Self, LogError> {
+        let mut segment = Self::new(directory, base_offset, suffix);
         let file = fs::open(&segment.path)?;
-        file.set_len(0).map_err(LogError::io("cannot truncate", &segment.path))?;
+        fs::set_length(&file, &segment.path, 0)?;
         segment.offsets = Index::active(segment.offsets.path().to_owned())?;
         segment.times = Index::active(segment.times.path().to_owned())?;
         fs::remove(segment.transactions.path())?;
-        fs::sync_directory(directory)?;
-        segment.is_active = true;
         *segment.file.lock() = Some(Arc::new(file));
         Ok(segment)
     }
 
     /// A segment that is there. Its size is the file's; nothing is read.
     pub(crate) fn open(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
-        let mut segment = Self::new(directory, base_offset);
+        let mut segment = Self::new(directory, base_offset, "");
         segment.size =
             std::fs::metadata(&segment.path).map_err(LogError::io("cannot read", &segment.path))?.len();
         if let Some(last) = segment.times.last() {
@@ -93,6 +123,15 @@ impl Segment {
         self.times.activate()?;
         self.is_active = true;
         self.file().map(drop)
+    }
+
+    /// Lets go of the memory and the file of a segment that nobody has written to for a while; [`Self::activate`] takes them
+    /// again.
+    pub(crate) fn rest(&mut self) -> Result<(), LogError> {
+        self.offsets.deactivate()?;
+        self.times.deactivate()?;
+        *self.file.lock() = None;
+        Ok(())
     }
 
     /// Nothing is written to it any more: its time index gets its last entry, its file may close.
@@ -133,25 +172,26 @@ impl Segment {
         Ok(file)
     }
 
-    /// Whether more bytes, up to an offset, still belong into this segment.
+    /// Whether more bytes, up to an offset and of a time, still belong into this segment. Its age is that of its records: the
+    /// time from the first one to the new one.
     pub(crate) fn has_room(
         &self,
         config: &LogConfig,
         bytes: usize,
         last_offset: i64,
-        now_ms: i64,
+        record_ms: i64,
         jitter_ms: i64,
     ) -> bool {
+        let is_near = last_offset - self.base_offset <= i64::from(i32::MAX);
         if self.size == 0 {
-            return true;
+            return is_near;
         }
         let fits = self.size + bytes as u64 <= config.segment_bytes as u64;
-        let is_near = last_offset - self.base_offset <= i64::from(i32::MAX);
         let has_index_room = self.offsets.bytes() < config.segment_index_bytes
             && self.times.bytes() < config.segment_index_bytes;
-        let is_young = self
-            .first_timestamp
-            .is_none_or(|first| now_ms.saturating_sub(first) <= config.segment_ms.saturating_sub(jitter_ms));
+        let is_young = self.first_timestamp.is_none_or(|first| {
+            record_ms.saturating_sub(first) <= config.segment_age_ms_max().saturating_sub(jitter_ms)
+        });
         fits && is_near && has_index_room && is_young
     }
 
@@ -159,10 +199,10 @@ impl Segment {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<u64, LogError> {
         let position = self.size;
         let file = self.file()?;
-        if let Err(error) = file.write_all_at(bytes, position) {
+        if let Err(error) = fs::write_at(&file, &self.path, bytes, position) {
             // A part may have been written; left there, recovery would cut it, and so would the next append.
-            let _ = file.set_len(position);
-            return Err(LogError::io("cannot write", &self.path)(error));
+            let _ = fs::set_length(&file, &self.path, position);
+            return Err(error);
         }
         self.size += bytes.len() as u64;
         Ok(position)
@@ -176,7 +216,8 @@ impl Segment {
         interval_bytes: usize,
     ) -> Result<(), LogError> {
         self.first_timestamp.get_or_insert(header.max_timestamp);
-        if header.max_timestamp > self.max_timestamp {
+        // Compaction leaves batches without records: nobody finds anything there.
+        if header.max_timestamp > self.max_timestamp && header.record_count > 0 {
             self.max_timestamp = header.max_timestamp;
             self.max_timestamp_offset = header.last_offset();
         }
@@ -201,6 +242,14 @@ impl Segment {
             self.times.push(Time { timestamp: self.max_timestamp, relative_offset })?;
         }
         Ok(())
+    }
+
+    /// Time stamp of the first batch; none: there is no batch.
+    pub(crate) fn first_time(&self) -> Result<Option<i64>, LogError> {
+        if self.first_timestamp.is_some() || self.size == 0 {
+            return Ok(self.first_timestamp);
+        }
+        Ok(self.header_at(&*self.file()?, 0)?.map(|header| header.max_timestamp))
     }
 
     /// Reads the header at a position; none: the file ends there.
@@ -234,6 +283,19 @@ impl Segment {
         Ok(None)
     }
 
+    /// The offset behind the last batch.
+    pub(crate) fn end_offset(&self) -> Result<i64, LogError> {
+        let file = self.file()?;
+        let near = self.offsets.last().filter(|entry| self.entry_fits(&file, *entry));
+        let mut position = near.map_or(0, |entry| u64::from(entry.position));
+        let mut end = self.base_offset;
+        while let Some(header) = self.header_at(&file, position)? {
+            end = header.next_offset();
+            position += header.total_length() as u64;
+        }
+        Ok(end)
+    }
+
     /// Where a cut of at most `bytes_max` from a position falls between two batches: the position behind the last whole
     /// batch and the offset of the one that begins there (`end_offset` at the segment's end).
     pub(crate) fn cut(&self, from: u64, bytes_max: u64, end_offset: i64) -> Result<(u64, i64), LogError> {
@@ -260,8 +322,8 @@ impl Segment {
     /// Cuts the data file and the indexes; what is left ends before the offset.
     pub(crate) fn truncate(&mut self, position: u64, offset: i64) -> Result<(), LogError> {
         let file = self.file()?;
-        file.set_len(position).map_err(LogError::io("cannot truncate", &self.path))?;
-        file.sync_all().map_err(LogError::io("cannot sync", &self.path))?;
+        fs::set_length(&file, &self.path, position)?;
+        fs::sync(&file, &self.path)?;
         self.size = position;
         let base = self.base_offset;
         self.offsets.truncate(|entry| base + i64::from(entry.relative_offset) < offset)?;
@@ -275,7 +337,7 @@ impl Segment {
         // What came behind the last entry of the time index.
         let mut position = self.offsets.last().map_or(0, |last| u64::from(last.position));
         while let Some(header) = self.header_at(&file, position)? {
-            if header.max_timestamp > self.max_timestamp {
+            if header.max_timestamp > self.max_timestamp && header.record_count > 0 {
                 self.max_timestamp = header.max_timestamp;
                 self.max_timestamp_offset = header.last_offset();
             }
@@ -341,23 +403,32 @@ impl Segment {
         self.size = size;
     }
 
-    /// Syncs data and indexes.
-    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
-        self.file()?.sync_data().map_err(LogError::io("cannot sync", &self.path))?;
-        self.transactions.sync()?;
-        if self.is_active {
-            self.offsets.write_pending()?;
-            return self.times.write_pending();
+    /// What is to be synced besides the data file before the recovery point passes this segment: recovery does not read it again
+    /// then. The active segment's indexes are made anew from its data in any case.
+    pub(crate) fn caches_to_sync(&mut self, paths: &mut Vec<PathBuf>) -> Result<(), LogError> {
+        if self.transactions.take_dirty() {
+            paths.push(self.transactions.path().to_owned());
         }
-        // Recovery does not read this segment again once the recovery point has passed it.
-        self.offsets.sync()?;
-        self.times.sync()
+        self.offsets.write_pending()?;
+        self.times.write_pending()?;
+        if !self.is_active {
+            paths.extend([self.offsets.path().to_owned(), self.times.path().to_owned()]);
+        }
+        Ok(())
     }
 
-    /// As [`Self::sync`], and the indexes' files too: before a clean stop.
+    /// Its directory has another name.
+    pub(crate) fn move_to(&mut self, directory: &Path) {
+        self.path = file_name(directory, self.base_offset, "log");
+        self.offsets.move_to(file_name(directory, self.base_offset, "index"));
+        self.times.move_to(file_name(directory, self.base_offset, "timeindex"));
+        self.transactions.move_to(file_name(directory, self.base_offset, "txnindex"));
+    }
+
+    /// Syncs data and indexes: before a clean stop.
     pub(crate) fn sync_all(&mut self) -> Result<(), LogError> {
         self.push_time()?;
-        self.file()?.sync_all().map_err(LogError::io("cannot sync", &self.path))?;
+        fs::sync(&*self.file()?, &self.path)?;
         self.offsets.sync()?;
         self.times.sync()
     }
@@ -367,14 +438,20 @@ impl Segment {
         let mut renamed = Vec::new();
         for path in [self.path.as_path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
             if path.exists() {
-                let mut name = path.as_os_str().to_owned();
-                name.push(".deleted");
-                let to = PathBuf::from(name);
+                let to = fs::with_suffix(path, DELETED);
                 fs::rename(path, &to)?;
                 renamed.push(to);
             }
         }
         Ok(renamed)
+    }
+
+    /// Removes the files of a segment that did not come to be.
+    pub(crate) fn remove_files(directory: &Path, base_offset: i64) -> Result<(), LogError> {
+        for extension in ["log", "index", "timeindex", "txnindex"] {
+            fs::remove(&file_name(directory, base_offset, extension))?;
+        }
+        Ok(())
     }
 
     /// Removes all files at once.

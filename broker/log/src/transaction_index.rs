@@ -1,6 +1,5 @@
 //! `.txnindex`: the aborted transactions that end in a segment, so that read_committed consumers can pass over them.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::LogError;
@@ -47,20 +46,18 @@ impl TransactionIndex {
             bytes.extend_from_slice(&value.to_be_bytes());
         }
         self.is_dirty = true;
-        file.write_all_at(&bytes, end).map_err(LogError::io("cannot write", &self.path))
+        fs::write_at(&file, &self.path, &bytes, end)
     }
 
-    /// Makes the entries durable: before the recovery point passes the markers that they could be made anew from.
-    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
-        if self.is_dirty {
-            let file = fs::open(&self.path)?;
-            file.sync_all().map_err(LogError::io("cannot sync", &self.path))?;
-            if let Some(directory) = self.path.parent() {
-                fs::sync_directory(directory)?;
-            }
-            self.is_dirty = false;
-        }
-        Ok(())
+    /// Whether entries were added since the last call. They must be on disk before the recovery point passes the markers that
+    /// they could be made anew from.
+    pub(crate) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.is_dirty)
+    }
+
+    /// Its directory has another name.
+    pub(crate) fn move_to(&mut self, path: PathBuf) {
+        self.path = path;
     }
 
     /// All entries, in order of their markers.
@@ -91,7 +88,7 @@ impl TransactionIndex {
             return fs::remove(&self.path);
         }
         let length = (keep * ENTRY_BYTES) as u64;
-        fs::open(&self.path)?.set_len(length).map_err(LogError::io("cannot truncate", &self.path))
+        fs::set_length(&fs::open(&self.path)?, &self.path, length)
     }
 
     /// Where the file is.

@@ -51,7 +51,7 @@ pub(crate) const ATTRIBUTE_TRANSACTIONAL: i16 = 1 << 4;
 /// Attribute bit: holds control records.
 pub(crate) const ATTRIBUTE_CONTROL: i16 = 1 << 5;
 /// Attribute bit: the base timestamp is a delete horizon (KIP-534).
-const ATTRIBUTE_DELETE_HORIZON: i16 = 1 << 6;
+pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 1 << 6;
 
 /// Why bytes are not a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

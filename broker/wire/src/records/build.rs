@@ -16,13 +16,17 @@
 use bytes::Bytes;
 
 use super::batch::{
-    ATTRIBUTE_CONTROL, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTE_TRANSACTIONAL, BATCH_OVERHEAD_BYTES, BatchHeader,
-    HEADER_BYTES, MAGIC, NO_PRODUCER_ID, NO_TIMESTAMP, crc_of,
+    ATTRIBUTE_CONTROL, ATTRIBUTE_DELETE_HORIZON, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTE_TRANSACTIONAL,
+    BATCH_OVERHEAD_BYTES, BatchHeader, HEADER_BYTES, MAGIC, NO_PRODUCER_ID, NO_TIMESTAMP, TimestampType,
+    crc_of,
 };
 use crate::compression::{self, Codec, CompressionError};
 
 /// Plain bytes that a batch may have: its length field is an `i32`.
 const BATCH_BYTES_MAX: usize = 0x7fff_ffff;
+
+/// What the length field of a batch says that is a header only.
+const EMPTY_BATCH_LENGTH: i32 = 49;
 
 /// Where the checksum lies in a batch.
 const CRC_AT: usize = 17;
@@ -96,9 +100,37 @@ pub struct BatchBuilder {
     next_offset_delta: i32,
     base_timestamp: i64,
     max_timestamp: i64,
+    /// Compaction: the range of offsets stays, whatever records are left.
+    last_offset_delta: Option<i32>,
+    /// Compaction: the base timestamp is the delete horizon.
+    delete_horizon_ms: Option<i64>,
 }
 
 impl BatchBuilder {
+    /// An empty batch that takes the place of another in compaction: it keeps that one's range of offsets, producer, codec
+    /// and flags, and says when its tombstones may go, if it has any (KIP-534: the base timestamp then is that time).
+    pub fn replacing(original: &BatchHeader, delete_horizon_ms: Option<i64>) -> Result<Self, BuildError> {
+        let is_append_time = original.timestamp_type() == TimestampType::LogAppendTime;
+        let options = BatchOptions {
+            codec: original.codec()?,
+            level: None,
+            base_offset: original.base_offset,
+            partition_leader_epoch: original.partition_leader_epoch,
+            append_time_ms: is_append_time.then_some(original.max_timestamp),
+            producer_id: original.producer_id,
+            producer_epoch: original.producer_epoch,
+            base_sequence: original.base_sequence,
+            transactional: original.is_transactional(),
+            control: original.is_control(),
+        };
+        Ok(Self {
+            last_offset_delta: Some(original.last_offset_delta),
+            delete_horizon_ms,
+            base_timestamp: delete_horizon_ms.unwrap_or(NO_TIMESTAMP),
+            ..Self::new(options)
+        })
+    }
+
     /// An empty batch.
     pub fn new(options: BatchOptions) -> Self {
         Self {
@@ -108,6 +140,8 @@ impl BatchBuilder {
             next_offset_delta: 0,
             base_timestamp: NO_TIMESTAMP,
             max_timestamp: NO_TIMESTAMP,
+            last_offset_delta: None,
+            delete_horizon_ms: None,
         }
     }
 
@@ -150,7 +184,8 @@ impl BatchBuilder {
             return Err(BuildError::OffsetDelta(offset_delta));
         }
         let next_offset_delta = offset_delta.checked_add(1).ok_or(BuildError::TooLarge)?;
-        let base_timestamp = if self.record_count == 0 { timestamp_ms } else { self.base_timestamp };
+        let is_first = self.record_count == 0 && self.delete_horizon_ms.is_none();
+        let base_timestamp = if is_first { timestamp_ms } else { self.base_timestamp };
         let timestamp_delta = timestamp_ms.wrapping_sub(base_timestamp);
 
         let mut length = 1 + varlong_length(timestamp_delta) + varlong_length(i64::from(offset_delta));
@@ -204,6 +239,7 @@ impl BatchBuilder {
             (options.append_time_ms.is_some(), ATTRIBUTE_LOG_APPEND_TIME),
             (options.transactional, ATTRIBUTE_TRANSACTIONAL),
             (options.control, ATTRIBUTE_CONTROL),
+            (self.delete_horizon_ms.is_some(), ATTRIBUTE_DELETE_HORIZON),
         ];
         let attributes =
             flags.iter().filter(|(set, _)| *set).fold(options.codec.id(), |all, (_, bit)| all | bit);
@@ -214,7 +250,7 @@ impl BatchBuilder {
             magic: MAGIC,
             crc: 0,
             attributes,
-            last_offset_delta: self.next_offset_delta - 1,
+            last_offset_delta: self.last_offset_delta.unwrap_or(self.next_offset_delta - 1),
             base_timestamp: self.base_timestamp,
             max_timestamp: options.append_time_ms.unwrap_or(self.max_timestamp),
             producer_id: options.producer_id,
@@ -225,6 +261,22 @@ impl BatchBuilder {
         seal(&mut batch, &header);
         Ok(batch.into())
     }
+}
+
+/// A batch without records that takes the place of another in compaction, so that its producer's sequence, or the last offset
+/// of what was cleaned, is not forgotten.
+pub fn empty_batch(original: &BatchHeader) -> Bytes {
+    let kept = ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL;
+    let header = BatchHeader {
+        batch_length: EMPTY_BATCH_LENGTH,
+        attributes: original.attributes & kept,
+        base_timestamp: NO_TIMESTAMP,
+        record_count: 0,
+        ..*original
+    };
+    let mut batch = vec![0; HEADER_BYTES];
+    seal(&mut batch, &header);
+    batch.into()
 }
 
 /// Writes the header over the first 61 bytes of `batch` and then the checksum of the whole.
@@ -283,6 +335,40 @@ mod tests {
                 assert_eq!(SliceSource::new(&bytes).varint(), Ok(value));
             }
         }
+    }
+
+    #[test]
+    fn a_batch_that_replaces_another_keeps_its_offsets_its_producer_and_its_times() {
+        let mut builder = BatchBuilder::new(BatchOptions {
+            codec: Codec::Gzip,
+            base_offset: 40,
+            producer_id: 7,
+            producer_epoch: 1,
+            base_sequence: 9,
+            transactional: true,
+            ..BatchOptions::default()
+        });
+        for n in 0..5 {
+            builder.add(100 + n, Some(b"k"), None, &[]).unwrap();
+        }
+        let original = BatchHeader::parse(&builder.finish().unwrap()).unwrap();
+        let mut builder = BatchBuilder::replacing(&original, Some(5_000)).unwrap();
+        builder.add_at(2, 102, Some(b"k"), None, &[]).unwrap();
+        let batch = super::super::Batch::parse(&builder.finish().unwrap()).unwrap();
+        batch.verify_crc().unwrap();
+        assert_eq!((batch.header.base_offset, batch.header.last_offset()), (40, 44));
+        assert_eq!((batch.header.last_sequence(), batch.header.producer_id), (13, 7));
+        assert_eq!((batch.header.delete_horizon_ms(), batch.header.max_timestamp), (Some(5_000), 102));
+        assert_eq!(batch.header.codec(), Ok(Codec::Gzip));
+        let records: Vec<_> = batch.records().unwrap().map(Result::unwrap).collect();
+        assert_eq!(
+            records.iter().map(|record| (record.offset, record.timestamp)).collect::<Vec<_>>(),
+            [(42, 102)]
+        );
+        let empty = super::super::Batch::parse(&empty_batch(&original)).unwrap();
+        empty.verify_crc().unwrap();
+        assert_eq!((empty.header.last_offset(), empty.header.last_sequence()), (44, 13));
+        assert_eq!(empty.records().unwrap().count(), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use batch::{
     BATCH_OVERHEAD_BYTES, BatchError, BatchHeader, HEADER_BYTES, TimestampType, checksum, log_append_time,
     set_base_offset, set_max_timestamp, set_partition_leader_epoch, verify_crc,
 };
-pub use build::{BatchBuilder, BatchOptions, BuildError};
+pub use build::{BatchBuilder, BatchOptions, BuildError, empty_batch};
 pub use control::{ControlRecord, EndTransaction, Marker, end_transaction_marker};
 pub use iterate::{Batch, BatchSlices, Batches, Record, RecordHeader, RecordIterator};
 pub use source::RecordError;
