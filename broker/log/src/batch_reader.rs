@@ -56,7 +56,9 @@ impl<'a> BatchReader<'a> {
 
     /// Its bytes. Empty if it is longer than the buffer: then [`Self::read_large`] reads it.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let from = usize::try_from(self.batch_at - self.buffer_at).unwrap_or(usize::MAX);
+        // Of a long batch the buffer begins behind it.
+        let from = self.batch_at.checked_sub(self.buffer_at).and_then(|from| usize::try_from(from).ok());
+        let from = from.unwrap_or(usize::MAX);
         let length = usize::try_from(self.batch_bytes).unwrap_or(usize::MAX);
         self.buffer[..self.filled].get(from..from.saturating_add(length)).unwrap_or_default()
     }

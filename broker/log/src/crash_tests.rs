@@ -13,10 +13,14 @@ use script::{Known, Run, Step, check, random};
 
 use crate::fs::faults::{Made, Watcher, unwatch, watch};
 
-/// Scripts that a test tries: four, or as many as the variable `OTTLA_CRASH_SEEDS` says, for a longer hunt.
+/// Scripts that a test tries: four, or as many as the variable `OTTLA_CRASH_SEEDS` says, for a longer hunt, or the one of
+/// `OTTLA_CRASH_SEED`, to see a failure again.
 fn seeds(first: u64) -> std::ops::Range<u64> {
-    let count = std::env::var("OTTLA_CRASH_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
-    first..first + count
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    match number("OTTLA_CRASH_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => first..first + number("OTTLA_CRASH_SEEDS").unwrap_or(4),
+    }
 }
 
 /// Fast, where there is one: a crash test makes thousands of small disks.

@@ -39,6 +39,9 @@ pub struct LoadReport {
     pub truncated_bytes: u64,
     /// Segments behind the damage, which were removed.
     pub removed_segments: usize,
+    /// Where the log was cut because of damage. Before the recovery point this is no torn tail: the disk has lost what it said
+    /// it had, and the replica must get it from elsewhere.
+    pub cut_at: Option<i64>,
 }
 
 impl Log {
@@ -99,6 +102,7 @@ impl Log {
             // behind compaction there are gaps, of more offsets than a segment could have lost.)
             let next = self.segments.get(at + 1).map_or(end, Segment::base_offset);
             if is_damaged || next < end || (1..=i64::from(i32::MAX)).contains(&(next - end)) {
+                report.cut_at = Some(end);
                 self.cut_behind(at, valid, report)?;
             }
             if at + 1 < self.segments.len() {

@@ -273,3 +273,34 @@ fn a_map_that_is_too_small_needs_more_passes_and_loses_nothing() {
         assert_eq!(values[&(n % 50).to_be_bytes().to_vec()], Some(n.to_be_bytes().to_vec()));
     }
 }
+
+#[test]
+fn a_pass_that_is_stopped_or_whose_topic_is_deleted_leaves_nothing() {
+    for delete in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = create(directory.path(), config());
+        for n in 0..40 {
+            log.append_as_leader(&mut keyed(&[(b"a".to_vec(), Some(vec![1; 100]))], n, Codec::None), 0, n)
+                .unwrap();
+        }
+        log.update_high_watermark(40);
+        let plan = log.plan_compaction(None, 1_000).unwrap().unwrap();
+        let mut map = OffsetMap::with_budget(1 << 20);
+        let never = &mut |_| panic!("nothing is ready");
+        let (place, result) = if delete {
+            let place = log.rename_for_deletion().unwrap();
+            (place, compact(&plan, &mut map, &mut |_| true, never))
+        } else {
+            let mut bytes = 0;
+            let mut throttle = |more| {
+                bytes += more;
+                bytes < 7_500
+            };
+            (path(directory.path()), compact(&plan, &mut map, &mut throttle, never))
+        };
+        let expected = if delete { CompactionError::Superseded } else { CompactionError::Stopped };
+        assert_eq!(result.unwrap_err().to_string(), expected.to_string());
+        let names: Vec<_> = std::fs::read_dir(place).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| !name.to_str().unwrap().ends_with(".cleaned")), "{names:?}");
+    }
+}

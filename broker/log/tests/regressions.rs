@@ -197,8 +197,8 @@ fn a_lost_tail_of_a_closed_segment_leaves_no_hole() {
     let one = plain(1, 0).len() as u64;
     file.set_len(file.metadata().unwrap().len() - one).unwrap();
     let next: i64 = data[2].file_stem().unwrap().to_str().unwrap().parse().unwrap();
-    let log = open(directory.path(), OpenOptions::default());
-    assert_eq!(log.end_offset(), next - 1);
+    let (log, report) = Log::open(&path(directory.path()), config(), OpenOptions::default()).unwrap();
+    assert_eq!((log.end_offset(), report.cut_at), (next - 1, Some(next - 1)));
     assert_eq!(files(directory.path(), "log").len(), 2);
 }
 

@@ -1,5 +1,6 @@
 //! The work of a pass: fills the map from the dirty part, then rewrites the segments, a group at a time.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -70,7 +71,13 @@ pub fn compact(
 ) -> Result<CompactionReport, CompactionError> {
     let result = run(plan, map, throttle, swap);
     map.release();
-    result
+    match result {
+        // The whole directory was renamed: the topic was deleted, or the log moved.
+        Err(CompactionError::Log(LogError::Io { source, .. })) if source.kind() == ErrorKind::NotFound => {
+            Err(CompactionError::Superseded)
+        }
+        result => result,
+    }
 }
 
 fn run(
@@ -303,7 +310,7 @@ fn keep_time(group: &[Source], path: &Path) {
 fn open(source: &Source) -> Result<std::fs::File, CompactionError> {
     match std::fs::File::open(&source.path) {
         // Retention took it, or a truncation.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(CompactionError::Superseded),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(CompactionError::Superseded),
         result => Ok(result.map_err(LogError::io("cannot open", &source.path))?),
     }
 }

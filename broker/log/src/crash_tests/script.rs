@@ -135,7 +135,13 @@ impl Run {
     pub(super) fn step(&mut self, step: Step) -> Result<(), LogError> {
         self.now_ms += 1;
         self.attempt = self.knowns.last().unwrap().clone();
-        self.carry_out(step)?;
+        if let Err(error) = self.carry_out(step) {
+            // The log's start moves first, and the files go then.
+            if let (Some(log), Some(known)) = (&self.log, self.knowns.last_mut()) {
+                known.start = known.start.max(log.log_start_offset());
+            }
+            return Err(error);
+        }
         let end = self.attempt.end;
         let log = self.log()?;
         log.update_high_watermark(end);
