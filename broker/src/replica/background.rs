@@ -1,6 +1,7 @@
 //! What happens by the clock, for all partitions together: one task each for lag, checkpoints, retention and deletion, and
 //! the group commit of `flush.messages=1`. Disk work runs on blocking threads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,19 @@ use tokio_util::task::TaskTracker;
 use super::manager::ReplicaManager;
 use super::options::Clock;
 use super::partition::Partition;
+use super::shared::PartitionId;
 
 /// A follower that lags is noticed within this part of `replica.lag.time.max.ms`; Kafka checks at half.
 const LAG_CHECKS_PER_LAG_TIME: u64 = 2;
 
 /// Proposals without an answer are sent again, and replies whose clients are gone dropped, at least this often.
 const TICK_MS_MAX: u64 = 1_000;
+
+/// `flush.ms` is looked at this often.
+const FLUSH_CHECK_MS: u64 = 1_000;
+
+/// A log without an append for so many of those rounds gives back what it holds in memory.
+const REST_CHECK_ROUNDS: u64 = 10;
 
 /// Removed replicas are looked at this often.
 const DELETION_CHECK_MS: u64 = 1_000;
@@ -43,6 +51,8 @@ pub fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &Cancel
         }
         manager.directories().clear_without_space();
     });
+    super::cleaner::start(manager, tracker, stop);
+    tracker.spawn(flush_by_time(Arc::clone(manager), stop.clone()));
     let manager = Arc::clone(manager);
     let stop = stop.clone();
     tracker.spawn(async move {
@@ -51,6 +61,41 @@ pub fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &Cancel
             () = group_commit(manager) => {}
         }
     });
+}
+
+/// `flush.ms`, and rest for logs that nobody appends to.
+async fn flush_by_time(manager: Arc<ReplicaManager>, stop: CancellationToken) {
+    let mut timer = timer(FLUSH_CHECK_MS);
+    let mut seen: HashMap<PartitionId, (i64, Option<i64>)> = HashMap::new();
+    let mut rounds = 0_u64;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        rounds += 1;
+        let (manager, mut before) = (Arc::clone(&manager), std::mem::take(&mut seen));
+        let round = tokio::task::spawn_blocking(move || {
+            let now_ms = Clock::wall_ms();
+            let mut after = HashMap::new();
+            for partition in manager.partitions() {
+                let (mut flushed_ms, mut end) = before.remove(&partition.id()).unwrap_or((now_ms, None));
+                if now_ms.saturating_sub(flushed_ms) >= partition.rules().flush_ms() {
+                    partition.sync();
+                    flushed_ms = now_ms;
+                }
+                if rounds.is_multiple_of(REST_CHECK_ROUNDS) {
+                    end = partition.rest_if_idle(end);
+                }
+                after.insert(partition.id(), (flushed_ms, end));
+            }
+            after
+        });
+        match round.await {
+            Ok(after) => seen = after,
+            Err(error) => tracing::error!(%error, "flushing by time ended by a fault"),
+        }
+    }
 }
 
 fn every(

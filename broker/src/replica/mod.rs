@@ -11,10 +11,12 @@
 //! | [`rules`] | a topic's settings as partitions need them |
 //! | [`directories`] | log directories: loading at start, checkpoints, placement |
 //! | [`background`] | timers: lag, checkpoints, retention, deletion, group commit |
+//! | `cleaner` | compaction: which log, when, how fast |
 //! | [`shared`] | queues, counters, directories that all partitions share |
 //! | [`options`] | settings, lease, clock |
 
 pub mod background;
+mod cleaner;
 pub mod directories;
 pub mod follow;
 pub mod manager;
@@ -27,6 +29,7 @@ pub mod shared;
 mod upkeep;
 pub mod waiter;
 
+pub use cleaner::CleanerOptions;
 pub use manager::{ReplicaManager, TopicReplicas};
 pub use options::{Clock, Grant, ReplicaOptions};
 pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};

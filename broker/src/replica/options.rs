@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ottla_replica::Now;
 
+use super::cleaner::CleanerOptions;
 use crate::security::PeerSecurity;
 
 /// Settings of replicas and of replication. Names in Kafka's words where Kafka has the setting.
@@ -45,6 +46,8 @@ pub struct ReplicaOptions {
     pub delete_delay_ms: u64,
     /// `max.incremental.fetch.session.cache.slots`. Default 1,000.
     pub fetch_session_slots: usize,
+    /// Compaction.
+    pub cleaner: CleanerOptions,
 }
 
 impl ReplicaOptions {
@@ -68,6 +71,7 @@ impl ReplicaOptions {
             retention_check_ms: 300_000,
             delete_delay_ms: 60_000,
             fetch_session_slots: 1_000,
+            cleaner: CleanerOptions::default(),
         }
     }
 }

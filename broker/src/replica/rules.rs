@@ -108,6 +108,16 @@ impl Rules {
         self.log.clone()
     }
 
+    /// Whether `cleanup.policy` asks for compaction.
+    pub fn compacts(&self) -> bool {
+        self.log.compacts
+    }
+
+    /// `flush.ms`: what was appended is synced after this long at the latest.
+    pub fn flush_ms(&self) -> i64 {
+        self.log.flush_ms
+    }
+
     /// For the machine.
     pub fn machine_options(&self, options: &ReplicaOptions) -> MachineOptions {
         MachineOptions {

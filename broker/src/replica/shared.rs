@@ -130,6 +130,12 @@ pub struct ReplicaCounters {
     pub replicated_bytes: Counter,
     /// Truncations after leader changes.
     pub truncations: Counter,
+    /// Passes of the compaction that came to their end.
+    pub compactions: Counter,
+    /// Bytes that they read.
+    pub compacted_bytes: Counter,
+    /// Logs that cannot be compacted and are left alone.
+    pub uncleanable_partitions: Counter,
     /// Fetches from leaders that failed as a whole.
     pub fetch_failures: Counter,
 }

@@ -12,11 +12,11 @@ use ottla_broker::http::NodeStatus;
 use ottla_broker::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
 use ottla_broker::quotas::QuotaWindows;
 use ottla_broker::quotas::rate::Windows;
-use ottla_broker::replica::ReplicaOptions;
+use ottla_broker::replica::{CleanerOptions, ReplicaOptions};
 use ottla_broker::{AdvertisedListener, BrokerOptions};
 use ottla_controller::ControllerOptions;
 use ottla_coordinator::group::GroupConfig;
-use ottla_metadata::config::{get_bool, get_i32, get_i64, get_string};
+use ottla_metadata::config::{get_bool, get_f64, get_i32, get_i64, get_string};
 
 use crate::node_config::{Listener, NodeConfig};
 
@@ -189,6 +189,16 @@ fn groups(properties: &Properties) -> GroupOptions {
     }
 }
 
+fn cleaner(properties: &BTreeMap<String, String>) -> CleanerOptions {
+    CleanerOptions {
+        enable: get_bool(properties, "log.cleaner.enable"),
+        threads: size(properties, "log.cleaner.threads"),
+        backoff_ms: ms(properties, "log.cleaner.backoff.ms"),
+        dedupe_buffer_bytes: size(properties, "log.cleaner.dedupe.buffer.size"),
+        io_bytes_per_second_max: get_f64(properties, "log.cleaner.io.max.bytes.per.second"),
+    }
+}
+
 fn replica(config: &NodeConfig) -> ReplicaOptions {
     let properties = &config.properties;
     ReplicaOptions {
@@ -206,6 +216,7 @@ fn replica(config: &NodeConfig) -> ReplicaOptions {
         retention_check_ms: ms(properties, "log.retention.check.interval.ms"),
         delete_delay_ms: ms(properties, "log.segment.delete.delay.ms"),
         fetch_session_slots: size(properties, "max.incremental.fetch.session.cache.slots"),
+        cleaner: cleaner(properties),
         ..ReplicaOptions::new(config.node_id, config.log_dirs.clone())
     }
 }
