@@ -38,9 +38,9 @@ unsafe impl GlobalAlloc for BySize {
         // Safety: `layout` is the one it was allocated with, so this is the allocator that it came from.
         unsafe {
             if is_large(layout.size()) {
-                System.dealloc(block, layout)
+                System.dealloc(block, layout);
             } else {
-                MiMalloc.dealloc(block, layout)
+                MiMalloc.dealloc(block, layout);
             }
         }
     }

@@ -74,7 +74,7 @@ impl Log {
                 log.segments.get(log.segment_of(log.recovery_point)).map_or(0, Segment::base_offset);
             log.recover(&mut report, &mut epochs_found)?;
         }
-        log.restore_time_indexes()?;
+        log.restore_indexes()?;
         log.find_end(&mut report)?;
         log.recovery_point =
             log.recovery_point.clamp(log.log_start_offset.min(log.end_offset), log.end_offset);
@@ -140,13 +140,19 @@ impl Log {
         Ok(())
     }
 
-    /// Makes the indexes anew of segments whose time index is lost: by it a search by time passes over a segment.
-    fn restore_time_indexes(&mut self) -> Result<(), LogError> {
+    /// Makes the indexes anew of segments that lack a file, or whose time index has no entry: by it a search by time passes
+    /// over a segment.
+    fn restore_indexes(&mut self) -> Result<(), LogError> {
         let inactive = self.segments.len().saturating_sub(1);
-        for segment in &mut self.segments[..inactive] {
-            if segment.size() > 0 && segment.times.last().is_none() {
-                segment.reset_offset_and_time_indexes()?;
-                segment.index_again()?;
+        for (at, segment) in self.segments.iter_mut().enumerate() {
+            let is_there = segment.offsets.path().exists() && segment.times.path().exists();
+            let has_times = at == inactive || segment.size() == 0 || segment.times.last().is_some();
+            if is_there && has_times {
+                continue;
+            }
+            segment.reset_offset_and_time_indexes()?;
+            segment.index_again()?;
+            if at < inactive {
                 segment.deactivate()?;
             }
         }
