@@ -67,6 +67,50 @@ fn three_nodes_keep_everything_when_the_leader_dies() {
     .unwrap();
 }
 
+/// A controller that lost its quorum fences nobody: whoever lives when the quorum is back goes on leading. (It once wrote
+/// "fenced" for the broker beside it while alone, and the quorum committed that afterwards.)
+#[test]
+fn the_survivor_of_a_lost_quorum_goes_on_leading() {
+    let mut cluster = Cluster::start(3, &[("broker.session.timeout.ms", "3000")]).unwrap();
+    for survivor in 1..=3_i32 {
+        let topic = format!("t{survivor}");
+        let order: Vec<String> = (0..3).map(|n| ((survivor - 1 + n) % 3 + 1).to_string()).collect();
+        cluster
+            .ottla(&[
+                "topic",
+                "create",
+                &topic,
+                "--assign",
+                &order.join(":"),
+                "--config",
+                "min.insync.replicas=2",
+            ])
+            .unwrap()
+            .ok()
+            .unwrap();
+        let before = produce(&cluster, &topic, "before", 3);
+        let epoch = cluster.partition(&topic, 0).unwrap()["leader_epoch"].clone();
+        let others: Vec<i32> = (1..=3).filter(|id| *id != survivor).collect();
+        for id in &others {
+            cluster.node(*id).unwrap().kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2_000));
+        for id in &others {
+            cluster.node(*id).unwrap().start().unwrap();
+        }
+        cluster.await_brokers(3).unwrap();
+        std::thread::sleep(Duration::from_millis(1_000));
+        let now = cluster.partition(&topic, 0).unwrap();
+        assert_eq!(
+            (&now["leader"], &now["leader_epoch"]),
+            (&survivor.into(), &epoch),
+            "{now}\n{}",
+            cluster.nodes.iter().map(|n| n.log()).collect::<String>()
+        );
+        assert_eq!(values(&cluster, &topic), before);
+    }
+}
+
 /// S-R23, in small: a node that is told to stop gives its leadership away first and ends well.
 #[test]
 fn a_node_that_is_told_to_stop_hands_over_and_ends_well() {

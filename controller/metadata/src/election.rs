@@ -237,10 +237,10 @@ impl<'a> PartitionChange<'a> {
         self.elect();
         // A replica that is none any more must not be heard under the old epoch.
         let left_replicas = self.old.replicas.iter().any(|id| !self.new.replicas.contains(id));
-        let left_isr = self.old.isr.iter().any(|id| !self.new.isr.contains(id));
         let leader_changed = self.new.leader != self.old.leader;
-        // A member that left the ISR might still fetch under the old epoch: a new one fences it off.
-        if leader_changed || self.bump_leader_epoch || left_replicas || (left_isr && !self.gone.is_empty()) {
+        // A smaller ISR alone raises nothing: a fetch of who left it does not count any more, and it comes back only by its
+        // current broker epoch. A new epoch would refuse every client and fail the appends that wait, at each dead follower.
+        if leader_changed || self.bump_leader_epoch || left_replicas {
             self.new.leader_epoch = LeaderEpoch(self.old.leader_epoch.0 + 1);
         }
         if self.new == *self.old {
@@ -275,6 +275,15 @@ mod tests {
             partition_epoch: PartitionEpoch(9),
             ..PartitionImage::default()
         }
+    }
+
+    #[test]
+    fn a_dead_follower_leaves_the_isr_and_the_leader_epoch_stays() {
+        let image = cluster(&[(1, ""), (3, "")]);
+        let gone = ids(&[2]);
+        let new = PartitionChange::new(&image, &partition(&[1, 2, 3], 1), 1).without(&gone).finish().unwrap();
+        assert_eq!((new.leader, new.isr), (Some(BrokerId(1)), ids(&[1, 3])));
+        assert_eq!((new.leader_epoch, new.partition_epoch), (LeaderEpoch(5), PartitionEpoch(10)));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Leases {
         Self { options, leases: BTreeMap::new() }
     }
 
-    /// Leadership begins: everybody who is not fenced gets a fresh lease.
+    /// Leadership begins, or has a quorum again: everybody who is not fenced gets a fresh lease.
     pub fn begin(&mut self, now_ms: u64, image: &MetadataImage) {
         self.leases.clear();
         for broker in image.brokers().filter(|broker| !broker.fenced) {

@@ -16,6 +16,7 @@ use ottla_wire::error_code::ErrorCode;
 use prost::Message;
 use tokio::sync::oneshot;
 
+use super::announce::announce;
 use super::{Ask, Chore, LeaderOptions};
 use crate::types::{Batch as EntryBatch, Raft};
 
@@ -228,6 +229,7 @@ impl Batch {
             return Ok(());
         }
         let (image, _) = self.image.apply(LogIndex(self.image.index().0 + 1), &records)?;
+        announce(&self.image, &records);
         self.image = Arc::new(image);
         self.bytes += records.iter().map(Message::encoded_len).sum::<usize>();
         self.records.extend(records);

@@ -4,6 +4,7 @@
 //! only when that entry is applied: a decision can thus never rest on something that is not committed. Commands that wait
 //! meanwhile share the next entry.
 
+mod announce;
 mod batch;
 mod chore;
 mod probe;
@@ -86,6 +87,8 @@ pub(crate) struct Doors {
 struct Reign {
     since: Instant,
     leases: Leases,
+    /// No quorum answers: nobody can renew a lease, so nobody's lease ends.
+    is_cut_off: bool,
     probed: bool,
     /// Brokers whose fencing is decided and may not be applied yet: they get no lease any more.
     fencing: BTreeMap<BrokerId, BrokerEpoch>,
@@ -206,6 +209,7 @@ impl LeaderTask {
         self.reign = Some(Reign {
             since: Instant::now(),
             leases,
+            is_cut_off: false,
             probed: false,
             fencing: BTreeMap::new(),
             rebalance_due,
@@ -413,7 +417,19 @@ impl LeaderTask {
 
     fn tick(&mut self) {
         let now_ms = self.now_ms();
+        let has_quorum = self.has_quorum();
         let Some(reign) = &mut self.reign else { return };
+        // A fencing decided without a quorum would wait in the log and strike when the quorum is back, whoever lives then.
+        // With the quorum back everybody has a fresh lease, as under a new leader.
+        if !has_quorum {
+            reign.is_cut_off = true;
+            return;
+        }
+        if std::mem::take(&mut reign.is_cut_off) {
+            reign.leases.begin(now_ms, &self.machine.image());
+            reign.since = Instant::now();
+            reign.probed = false;
+        }
         for (id, epoch) in reign.leases.expired(now_ms) {
             tracing::warn!(broker = id.0, "the broker's lease has ended: it is fenced");
             reign.fencing.insert(id, epoch);
