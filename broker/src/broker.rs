@@ -518,13 +518,10 @@ impl Start<'_> {
 
     fn publish_metrics(&self) {
         let context = Arc::clone(self.context);
+        context.metrics.watch(Arc::clone(&context.replicas));
         self.context.options.status.add_metrics(move || {
             let metrics = &context.metrics;
             metrics.metadata_index.set(context.image.index());
-            let partitions = context.replicas.partitions();
-            let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-            metrics.partitions.set(count(partitions.len()));
-            metrics.leaders.set(count(partitions.iter().filter(|partition| partition.is_leader()).count()));
             metrics.encode()
         });
     }

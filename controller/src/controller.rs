@@ -23,6 +23,7 @@ use crate::bootstrap::Bootstrap;
 use crate::identity::{Identity, IdentityError};
 use crate::leader::{LeaderOptions, LeaderTask};
 use crate::leadership::{Leader, Leadership};
+use crate::metrics;
 use crate::network::{MESSAGE_BYTES_MAX, Network};
 use crate::service::controller::ControllerService;
 use crate::service::raft::RaftService;
@@ -293,6 +294,12 @@ impl Controller {
         });
         self.tasks.lock().push(task);
         Ok(())
+    }
+
+    /// A source of the page that `/metrics` shows of this controller.
+    pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let (raft, machine, sync) = (self.raft.clone(), self.machine.clone(), self.store.sync_times());
+        move || metrics::page(&raft, &machine.image(), &sync)
     }
 
     /// Adds the services of this crate to those of a listener.

@@ -19,6 +19,7 @@ mod files;
 mod identity;
 mod leader;
 mod leadership;
+mod metrics;
 mod network;
 mod service;
 mod state_machine;

@@ -154,6 +154,9 @@ fn respond(context: &BrokerContext, call: &Call, answer: FetchAnswer, is_followe
         if result.error != ErrorCode::None {
             context.metrics.failed_fetches.inc();
         }
+        if !is_follower && let (Some(traffic), Some(slice)) = (&result.traffic, &result.slice) {
+            traffic.fetched_bytes.add(slice.length);
+        }
         let data = partition_data(key.index, result, &mut files, &mut bytes);
         // Partitions of one topic stand together; the session gives them in the order of room, topic after topic.
         match response.responses.last_mut() {

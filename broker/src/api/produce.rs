@@ -171,10 +171,14 @@ impl Append<'_> {
         let Some(Records::Bytes(records)) = records else {
             return self.refused(index, ProduceRefusal::from(ErrorCode::InvalidRecord));
         };
-        let length = records.len() as u64;
+        let length = records.len();
         match replica.append_of_version(records, self.acks, self.version, BrokerContext::now_ms()) {
             Ok(appended) => {
-                self.context.metrics.produced_bytes.inc_by(length);
+                let records = usize::try_from(appended.last_offset - appended.base_offset + 1).unwrap_or(0);
+                self.context.metrics.produced_bytes.inc_by(length as u64);
+                self.context.metrics.produced_records.inc_by(records as u64);
+                replica.traffic.produced_bytes.add(length);
+                replica.traffic.produced_records.add(records);
                 if self.acks == -1 {
                     self.open.push(Open {
                         topic,

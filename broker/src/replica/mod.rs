@@ -35,7 +35,7 @@ pub use options::{Clock, Grant, ReplicaOptions};
 pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
 pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
 pub use sessions::{FetchAnswer, FetchRequest, FetchSessions};
-pub use shared::{LogDir, PartitionId, ReplicaCounters, ReplicaShared};
+pub use shared::{Counter, LogDir, PartitionId, ReplicaCounters, ReplicaShared};
 pub use waiter::Waiter;
 
 #[cfg(test)]

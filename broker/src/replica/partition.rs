@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::rules::Rules;
 use super::shared::{Following, IsrProposal, LogDir, PartitionId, ReplicaShared};
 use super::waiter::{FetchInterest, InterestKind, Waiter, Wakes};
+use crate::metrics::PartitionTraffic;
 
 /// How something is to be appended.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +137,8 @@ pub struct Partition {
     /// What the machine says, readable without the lock: a request to a follower is refused before it costs anything.
     leads: AtomicBool,
     deleted: AtomicBool,
+    /// What went in and out.
+    pub traffic: Arc<PartitionTraffic>,
     state: Mutex<State>,
 }
 
@@ -171,6 +174,7 @@ impl Partition {
             rules: ArcSwap::new(rules),
             leads: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
+            traffic: Arc::default(),
             state: Mutex::new(state),
         }
     }

@@ -9,6 +9,7 @@ use ottla_wire::error_code::ErrorCode;
 
 use super::partition::{Partition, State, hint};
 use super::waiter::Wakes;
+use crate::metrics::PartitionTraffic;
 
 /// What a consumer may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct FetchResult {
     pub aborted: Option<Vec<(i64, i64)>>,
     /// Where the records lie; none: there are none.
     pub slice: Option<ReadSlice>,
+    /// Counts those bytes once they are on their way to a consumer.
+    pub traffic: Option<Arc<PartitionTraffic>>,
     /// The reader's history is not the leader's (epoch, end offset): it truncates and asks again.
     pub diverging: Option<(i32, i64)>,
     /// -1: read here.
@@ -86,6 +89,7 @@ impl FetchResult {
             log_start_offset: -1,
             aborted: None,
             slice: None,
+            traffic: None,
             diverging: None,
             preferred_read_replica: -1,
             current_leader: None,
@@ -228,6 +232,7 @@ impl Partition {
                             .collect(),
                     );
                 }
+                result.traffic = (slice.length > 0).then(|| Arc::clone(&self.traffic));
                 result.slice = (slice.length > 0).then_some(slice);
                 Ok(result)
             }

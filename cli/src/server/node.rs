@@ -130,6 +130,7 @@ impl Node {
             self.lock = Some(lock(config).await?);
             let controller = Controller::start(options::controller(config)).await?;
             routes = controller.routes();
+            shared.status.add_metrics(controller.metrics());
             self.controller = Some(controller);
         }
         let replicas = Arc::new(OnceLock::new());

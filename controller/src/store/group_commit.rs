@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::metrics::SyncTimes;
 use crate::types::TypeConfig;
 
 enum Waiter {
@@ -30,6 +32,7 @@ impl Waiter {
 
 /// Handle of the thread.
 pub(super) struct GroupCommit {
+    times: SyncTimes,
     queue: Mutex<Option<mpsc::Sender<Waiter>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -42,10 +45,17 @@ impl GroupCommit {
     /// Starts the thread. It owns the database's handle and sled's file.
     pub(super) fn start(db: sled::Db, file: File) -> io::Result<Self> {
         let (queue, waiters) = mpsc::channel();
+        let times = SyncTimes::default();
+        let observed = times.clone();
         let thread = std::thread::Builder::new()
             .name("metadata-sync".to_owned())
-            .spawn(move || run(&db, &file, &waiters))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+            .spawn(move || run(&db, &file, &waiters, &observed))?;
+        Ok(Self { times, queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// How long its syncs take.
+    pub(super) fn times(&self) -> SyncTimes {
+        self.times.clone()
     }
 
     fn enqueue(&self, waiter: Waiter) {
@@ -92,7 +102,7 @@ impl Drop for GroupCommit {
     }
 }
 
-fn run(db: &sled::Db, file: &File, waiters: &mpsc::Receiver<Waiter>) {
+fn run(db: &sled::Db, file: &File, waiters: &mpsc::Receiver<Waiter>, times: &SyncTimes) {
     let mut failed: Option<String> = None;
     while let Ok(first) = waiters.recv() {
         let mut group = vec![first];
@@ -100,7 +110,9 @@ fn run(db: &sled::Db, file: &File, waiters: &mpsc::Receiver<Waiter>) {
         // A failed fsync is never tried again: the kernel may have dropped the pages, and a second one would lie.
         if failed.is_none() {
             // sled hands its pages to the kernel; only the second call makes the disk keep them.
+            let started = Instant::now();
             let synced = db.flush().map_err(super::other).and_then(|_| file.sync_data());
+            times.observe(started.elapsed());
             failed = synced.err().map(|error| error.to_string());
         }
         for waiter in group {

@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::files;
+use crate::metrics::SyncTimes;
 use crate::types::{Entry, LogId, RaftId, Vote};
 use group_commit::GroupCommit;
 
@@ -134,6 +135,11 @@ impl SledStore {
             store.delete(&log_key(0, 0), Some(&log_key(purged.index, u16::MAX))).map_err(io_error)?;
         }
         Ok(store)
+    }
+
+    /// How long syncs of the log take.
+    pub(crate) fn sync_times(&self) -> SyncTimes {
+        self.commit.times()
     }
 
     /// What this node was leading when it stopped, it does not go on leading in the same term.

@@ -1,5 +1,16 @@
 //! What the data plane counts, in the Prometheus text format. Names follow Kafka's beans by Prometheus's conventions.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `replicas` | replicas, directories and topics, read when scraped |
+//! | `process` | CPU, memory, open files, threads |
+//! | `scrape` | writing values that are read when scraped |
 
+mod process;
+mod replicas;
+mod scrape;
+
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -12,10 +23,16 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::Answer;
+use crate::replica::ReplicaManager;
+
+pub use replicas::PartitionTraffic;
 
 /// Upper bounds of latency buckets, in seconds.
 const LATENCY_SECONDS: [f64; 12] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// In front of every name of ours.
+const PREFIX: &str = "ottla";
 
 /// API keys are below this.
 const API_KEYS: usize = 128;
@@ -47,18 +64,6 @@ pub struct Metrics {
     pub failed_produces: Counter,
     /// Fetch requests' partitions that were refused.
     pub failed_fetches: Counter,
-    /// Partitions on this node, set when scraped.
-    pub partitions: Gauge,
-    /// Partitions that this node leads.
-    pub leaders: Gauge,
-    /// Partitions led here whose ISR is smaller than their replica set.
-    pub under_replicated: Gauge,
-    /// Partitions led here whose ISR is smaller than min.insync.replicas.
-    pub under_min_isr: Gauge,
-    /// Members that left an ISR.
-    pub isr_shrinks: Counter,
-    /// Members that joined an ISR.
-    pub isr_expands: Counter,
     /// 1 while the controller has this broker fenced.
     pub fenced: Gauge,
     /// Last metadata index applied.
@@ -72,7 +77,10 @@ pub struct Metrics {
 impl Metrics {
     /// Registers every metric; `apis` are those whose requests are counted one by one.
     pub fn new(apis: &[ApiKey]) -> Self {
-        let mut registry = Registry::with_prefix("ottla");
+        let mut page = Registry::default();
+        // Its names are the same for every program.
+        page.register_collector(Box::new(process::Process));
+        let registry = page.sub_registry_with_prefix(PREFIX);
         let requests = Family::<ApiLabel, Counter>::default();
         let request_bytes = Family::<ApiLabel, Counter>::default();
         let seconds = Family::<ApiLabel, Histogram>::new_with_constructor(|| Histogram::new(LATENCY_SECONDS));
@@ -112,23 +120,11 @@ impl Metrics {
             counter("replicated_out_bytes", "Bytes of record batches sent to followers");
         let failed_produces = counter("failed_produces", "Partitions of Produce requests that were refused");
         let failed_fetches = counter("failed_fetches", "Partitions of Fetch requests that were refused");
-        let isr_shrinks = counter("isr_shrinks", "Times an in-sync replica set led here lost a member");
-        let isr_expands = counter("isr_expands", "Times an in-sync replica set led here gained a member");
         let mut gauge = |name: &str, help: &str| {
             let gauge: Gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
             gauge
         };
-        let partitions = gauge("partitions", "Replicas on this node");
-        let leaders = gauge("leaders", "Partitions that this node leads");
-        let under_replicated = gauge(
-            "under_replicated_partitions",
-            "Partitions led here with an ISR smaller than the replica set",
-        );
-        let under_min_isr = gauge(
-            "under_min_isr_partitions",
-            "Partitions led here with an ISR smaller than min.insync.replicas",
-        );
         let fenced = gauge("broker_fenced", "1 while the controller has this broker fenced");
         let metadata_index = gauge("metadata_index", "Last index of the metadata log applied on this node");
         let connections = gauge("connections", "Client connections open now");
@@ -139,7 +135,7 @@ impl Metrics {
             start_seconds.clone(),
         );
         Self {
-            registry: parking_lot::Mutex::new(registry),
+            registry: parking_lot::Mutex::new(page),
             by_api,
             produced_bytes,
             produced_records,
@@ -147,12 +143,6 @@ impl Metrics {
             replicated_out_bytes,
             failed_produces,
             failed_fetches,
-            partitions,
-            leaders,
-            under_replicated,
-            under_min_isr,
-            isr_shrinks,
-            isr_expands,
             fenced,
             metadata_index,
             connections,
@@ -180,8 +170,15 @@ impl Metrics {
         text
     }
 
+    /// Adds what is read when scraped.
+    pub fn watch(&self, replicas: Arc<ReplicaManager>) {
+        self.register(|registry| {
+            registry.register_collector(Box::new(replicas::Replicas(replicas)));
+        });
+    }
+
     /// Adds metrics of other parts of the node to the page.
     pub fn register(&self, with: impl FnOnce(&mut Registry)) {
-        with(&mut self.registry.lock());
+        with(self.registry.lock().sub_registry_with_prefix(PREFIX));
     }
 }
