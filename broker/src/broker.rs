@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ottla_metadata::acl::AuthorizerOptions;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 use ottla_wire::text::Text;
@@ -29,7 +30,8 @@ use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
 use crate::replication::{fetcher, isr_updates};
-use crate::security::{Credentials, NodeSecurity, SecurityError};
+use crate::security::publish::{Publisher, token_secret};
+use crate::security::{NodeSecurity, SecurityError};
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
@@ -113,6 +115,8 @@ impl Broker {
             features: FEATURES,
             security,
             quotas: Quotas::new(options.quota_windows),
+            authorizer: AuthorizerOptions::from_properties(&options.properties).map(Arc::new),
+            token_secret: token_secret(&options.properties),
             options,
         });
         let (failed_sender, failed) = watch::channel(None);
@@ -151,16 +155,6 @@ impl Broker {
     /// The replicas on this node.
     pub fn replicas(&self) -> Arc<ReplicaManager> {
         Arc::clone(&self.context.replicas)
-    }
-
-    /// SCRAM credentials and delegation tokens that clients are checked against: to be published as the metadata changes.
-    pub fn credentials(&self) -> Credentials {
-        self.context.security.credentials.clone()
-    }
-
-    /// What clients may do: to be published as the metadata changes.
-    pub fn quotas(&self) -> Arc<Quotas> {
-        Arc::clone(&self.context.quotas)
     }
 
     /// What it was started with.
@@ -386,11 +380,17 @@ impl Start<'_> {
         let node_id = context.options.node_id;
         self.tasks.spawn(async move {
             let applying = Arc::clone(&context);
+            let publisher = Publisher::new(
+                context.security.credentials.clone(),
+                Arc::clone(&context.quotas),
+                context.token_secret.clone(),
+            );
             let on_image = move |image: &Arc<_>, delta: Option<&ottla_metadata::image::MetadataDelta>| {
                 // Applying creates and deletes files.
                 tokio::task::block_in_place(|| {
                     applying.replicas.apply_image(image, delta);
                     applying.groups.apply_image(image, applying.options.node_id);
+                    publisher.apply_image(image, delta);
                     if let Some(delta) = delta
                         && !delta.deleted_topics.is_empty()
                     {

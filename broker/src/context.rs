@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ottla_metadata::acl::AuthorizerOptions;
 use ottla_metadata::config::DescribedConfig;
 use ottla_metadata::image::MetadataImage;
 use ottla_wire::text::Text;
@@ -13,7 +14,7 @@ use crate::options::BrokerOptions;
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
-use crate::security::NodeSecurity;
+use crate::security::{NodeSecurity, TokenSecret};
 
 /// A feature that this software can do, for ApiVersions and registration.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,10 @@ pub(crate) struct BrokerContext {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,
+    /// `None`: everybody may do everything.
+    pub(crate) authorizer: Option<Arc<AuthorizerOptions>>,
+    /// Of delegation tokens; `None`: they are not offered.
+    pub(crate) token_secret: Option<TokenSecret>,
     pub(crate) features: &'static [SupportedFeature],
 }
 

@@ -9,6 +9,7 @@ use ottla_wire::messages::create_partitions_response::Result as Outcome;
 use ottla_wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use ottla_wire::text::Text;
 
+use super::authorization::{Operation, REFUSED};
 use super::forward::{QUOTA_EXCEEDED, patience, refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
@@ -24,7 +25,15 @@ pub(super) fn handle(
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
     let mut request = request;
-    let (refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut request);
+    let forbidden = context
+        .access(&call)
+        .take_refused(&mut request.topics, |access, topic| access.topic(Operation::Alter, &topic.name));
+    let (mut refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut request);
+    refused.extend(forbidden.into_iter().map(|(topic, code)| Outcome {
+        name: topic.name,
+        error_code: code.code(),
+        error_message: Some(REFUSED.into()),
+    }));
     call.exclusive(async move {
         let mut response = create(&context, request).await;
         response.results.extend(refused);

@@ -12,6 +12,7 @@ use ottla_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::{Access, Operation, REFUSED};
 use super::forward::{QUOTA_EXCEEDED, patience, refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
@@ -30,14 +31,32 @@ pub(super) fn handle(
     let context = Arc::clone(&dispatcher.context);
     let version = call.version;
     let mut request = request;
+    let access = context.access(&call);
+    let forbidden =
+        access.take_refused(&mut request.topics, |access, topic| access.create_topic(&topic.name));
     let (refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut request);
     call.exclusive(async move {
         let mut response = create(&context, version, request).await;
+        response.topics.iter_mut().for_each(|topic| hide_configs(&access, topic));
         response.topics.extend(refused);
+        response.topics.extend(forbidden.into_iter().map(|(topic, code)| Topic {
+            name: topic.name,
+            error_code: code.code(),
+            error_message: Some(REFUSED.into()),
+            ..Default::default()
+        }));
         response.throttle_time_ms = throttle_time_ms;
         response
     })
     .muted(throttle_time_ms)
+}
+
+/// Who may create a topic but not see configs is told so, and neither them nor the counts (KIP-525).
+fn hide_configs(access: &Access, topic: &mut Topic) {
+    if topic.error_code == 0 && !access.sees_topic(Operation::DescribeConfigs, &topic.name) {
+        topic.topic_config_error_code = ErrorCode::TopicAuthorizationFailed.code();
+        (topic.num_partitions, topic.replication_factor, topic.configs) = (-1, -1, Some(Vec::new()));
+    }
 }
 
 /// Takes the topics out of a request that are too much for its client (KIP-599).

@@ -7,6 +7,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::delete_groups_response::Result as Deleted;
 use ottla_wire::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
+use super::authorization::Operation;
 use super::{Answer, Call, Client, Dispatcher};
 
 pub(super) fn handle(
@@ -16,10 +17,13 @@ pub(super) fn handle(
     request: DeleteGroupsRequest,
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
+    let access = context.access(&call);
     call.exclusive(async move {
         let mut results = Vec::with_capacity(request.groups_names.len());
         for group_id in request.groups_names {
-            let reply = context.groups.submit(Command::DeleteGroup { group_id: group_id.clone() }).await;
+            let permitted = access.group(Operation::Delete, &group_id);
+            let command = Command::DeleteGroup { group_id: group_id.clone() };
+            let reply = context.groups.begin_if(permitted, command).await;
             let error = match reply {
                 Reply::DeleteGroup(error) => error,
                 _ => ErrorCode::UnknownServerError,

@@ -8,6 +8,7 @@ use ottla_wire::messages::delete_records_request::Topic as Asked;
 use ottla_wire::messages::delete_records_response::{Partition as Outcome, Topic};
 use ottla_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
+use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 use crate::replica::{Partition, Waiter};
@@ -30,11 +31,12 @@ pub(super) fn handle(
     let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let waiter = Waiter::new(count);
     let mut open = Vec::new();
+    let access = dispatcher.context.access(&call);
     let topics = request
         .topics
         .iter()
         .enumerate()
-        .map(|(index, topic)| delete(&dispatcher.context, index, topic, &waiter, &mut open))
+        .map(|(index, topic)| delete((&dispatcher.context, &access), index, topic, &waiter, &mut open))
         .collect();
     let mut response = DeleteRecordsResponse { topics, ..Default::default() };
     if open.is_empty() {
@@ -59,13 +61,15 @@ pub(super) fn handle(
 }
 
 fn delete(
-    context: &BrokerContext,
+    (context, access): (&BrokerContext, &Access),
     topic_index: usize,
     asked: &Asked,
     waiter: &Arc<Waiter>,
     open: &mut Vec<Open>,
 ) -> Topic {
-    let known = context.replicas.topic_by_name(&asked.name).ok_or(ErrorCode::UnknownTopicOrPartition);
+    let known = access
+        .topic(Operation::Delete, &asked.name)
+        .and_then(|()| context.replicas.topic_by_name(&asked.name).ok_or(ErrorCode::UnknownTopicOrPartition));
     let partitions = asked
         .partitions
         .iter()

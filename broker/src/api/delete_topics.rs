@@ -11,6 +11,7 @@ use ottla_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::{Operation, REFUSED};
 use super::forward::{QUOTA_EXCEEDED, patience, refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
@@ -32,7 +33,9 @@ pub(super) fn handle(
     } else {
         request.topic_names.iter().map(|name| (Some(name.clone()), Uuid::nil())).collect()
     };
-    let (refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut asked);
+    let forbidden = hold_to_rights(&context, &call, &mut asked);
+    let (mut refused, throttle_time_ms) = hold_to_quota(&context, &call, &mut asked);
+    refused.extend(forbidden);
     call.exclusive(async move {
         let mut response = delete(&context, asked, request.timeout_ms).await;
         response.responses.extend(refused);
@@ -40,6 +43,36 @@ pub(super) fn handle(
         response
     })
     .muted(throttle_time_ms)
+}
+
+/// Takes the topics out of a request that its client may not delete. Who may not even see a topic that it names by id is not
+/// told its name.
+fn hold_to_rights(
+    context: &BrokerContext,
+    call: &Call,
+    asked: &mut Vec<(Option<Text>, Uuid)>,
+) -> Vec<Deleted> {
+    let access = context.access(call);
+    let refused = access.take_refused(asked, |access, (name, id)| match name {
+        Some(name) => access.topic(Operation::Delete, name),
+        None => access.topic_by_id(Operation::Delete, *id),
+    });
+    let image = context.image.current();
+    refused
+        .into_iter()
+        .map(|((name, topic_id), code)| {
+            let seen = || {
+                let topic = image.topic_by_id(TopicId(topic_id))?;
+                access.sees_topic(Operation::Describe, &topic.name).then(|| Text::from(&*topic.name))
+            };
+            Deleted {
+                name: name.or_else(seen),
+                topic_id,
+                error_code: code.code(),
+                error_message: Some(REFUSED.into()),
+            }
+        })
+        .collect()
 }
 
 /// Takes the topics out of a request that are too much for its client (KIP-599).

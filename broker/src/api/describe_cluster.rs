@@ -5,6 +5,7 @@ use ottla_wire::messages::describe_cluster_response::Broker;
 use ottla_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use ottla_wire::text::Text;
 
+use super::authorization::OPERATIONS_OMITTED;
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -58,6 +59,11 @@ pub(super) fn handle(
         cluster_id: Text::from(image.cluster_id()),
         controller_id: context.controller_id(&nodes),
         brokers,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            context.access(&call).cluster_operations()
+        } else {
+            OPERATIONS_OMITTED
+        },
         ..Default::default()
     })
 }

@@ -11,6 +11,7 @@ use ottla_wire::messages::describe_configs_response::{Config, Result as Describe
 use ottla_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use ottla_wire::text::Text;
 
+use super::authorization::{Operation, REFUSED};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -22,6 +23,7 @@ pub(super) fn handle(
 ) -> Answer {
     let context = &dispatcher.context;
     let image = context.image.current();
+    let access = context.access(&call);
     let results = request
         .resources
         .iter()
@@ -31,7 +33,12 @@ pub(super) fn handle(
                 resource_name: resource.resource_name.clone(),
                 ..Default::default()
             };
-            match describe(context, &image, resource) {
+            let permitted =
+                access.config(Operation::DescribeConfigs, resource.resource_type, &resource.resource_name);
+            let described = permitted
+                .map_err(|code| (code, REFUSED.to_owned()))
+                .and_then(|()| describe(context, &image, resource));
+            match described {
                 Ok(configs) => {
                     let wanted: Option<BTreeSet<&str>> = resource
                         .configuration_keys

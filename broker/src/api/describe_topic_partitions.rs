@@ -8,6 +8,7 @@ use ottla_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitio
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::Operation;
 use super::{Answer, Call, Client, Dispatcher};
 use crate::internal_topics;
 
@@ -22,8 +23,13 @@ pub(super) fn handle(
     let limit = usize::try_from(request.response_partition_limit)
         .unwrap_or(0)
         .clamp(1, context.options.describe_partitions_max.max(1));
+    let access = context.access(&call);
     let mut names: Vec<Text> = if request.topics.is_empty() {
-        image.topics().map(|topic| Text::from(&*topic.name)).collect()
+        image
+            .topics()
+            .filter(|topic| access.sees_topic(Operation::Describe, &topic.name))
+            .map(|topic| Text::from(&*topic.name))
+            .collect()
     } else {
         request.topics.iter().map(|topic| topic.name.clone()).collect()
     };
@@ -44,12 +50,17 @@ pub(super) fn handle(
             response.next_cursor = Some(cursor(name, from));
             break;
         }
+        if let Err(code) = access.topic(Operation::Describe, name) {
+            response.topics.push(refused(name, code));
+            continue;
+        }
         let Some(topic) = image.topic_by_name(name) else {
             response.topics.push(unknown(name));
             continue;
         };
         let end = topic.partitions.len().min(from.saturating_add(room));
-        response.topics.push(describe(&image, topic, from, end));
+        let topic_authorized_operations = access.topic_operations(name);
+        response.topics.push(Topic { topic_authorized_operations, ..describe(&image, topic, from, end) });
         room -= end.saturating_sub(from);
         if end < topic.partitions.len() {
             response.next_cursor = Some(cursor(name, end));
@@ -69,6 +80,10 @@ fn unknown(name: &Text) -> Topic {
     } else {
         ErrorCode::InvalidTopicException
     };
+    refused(name, code)
+}
+
+fn refused(name: &Text, code: ErrorCode) -> Topic {
     Topic { error_code: code.code(), name: Some(name.clone()), ..Default::default() }
 }
 

@@ -67,6 +67,17 @@ routes! {
     SaslHandshake => sasl_handshake(SaslHandshakeRequest),
     SaslAuthenticate => sasl_authenticate(SaslAuthenticateRequest),
     DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
+    DescribeAcls => describe_acls(DescribeAclsRequest),
+    CreateAcls => create_acls(CreateAclsRequest),
+    DeleteAcls => delete_acls(DeleteAclsRequest),
+    CreateDelegationToken => create_delegation_token(CreateDelegationTokenRequest),
+    RenewDelegationToken => renew_delegation_token(RenewDelegationTokenRequest),
+    ExpireDelegationToken => expire_delegation_token(ExpireDelegationTokenRequest),
+    DescribeDelegationToken => describe_delegation_token(DescribeDelegationTokenRequest),
+    DescribeClientQuotas => describe_client_quotas(DescribeClientQuotasRequest),
+    AlterClientQuotas => alter_client_quotas(AlterClientQuotasRequest),
+    DescribeUserScramCredentials => describe_user_scram_credentials(DescribeUserScramCredentialsRequest),
+    AlterUserScramCredentials => alter_user_scram_credentials(AlterUserScramCredentialsRequest),
 }
 
 impl Dispatcher {

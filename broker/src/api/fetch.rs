@@ -17,11 +17,12 @@ use ottla_wire::messages::{FetchRequest, FetchResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
 use crate::network::FileRange;
 use crate::quotas::QuotaKind;
-use crate::replica::{FetchAnswer, FetchRequest as Fetch, FetchResult, FetchingReplica, Isolation};
+use crate::replica::{FetchAnswer, FetchRequest as Fetch, FetchResult, FetchingReplica, Isolation, Permits};
 
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 13;
@@ -42,8 +43,15 @@ pub(super) fn handle(
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
     let mut fetch = translate(&context, call.version, request);
+    let access = context.access(&call);
     let is_follower = fetch.replica.is_some();
-    client.is_broker |= is_follower;
+    if is_follower {
+        let permitted = access.cluster(Operation::ClusterAction);
+        client.is_broker |= permitted.is_ok();
+        fetch.permits = permitted.err().map(|_| Permits::new(|_| false));
+    } else if access.is_bound() {
+        fetch.permits = Some(Permits::new(move |topic| is_readable(&access, topic)));
+    }
     if !is_follower {
         let burst = context.quotas.burst_bytes(QuotaKind::Fetch, &call.principal, call.client_name());
         fetch.bytes_max = fetch.bytes_max.min(burst);
@@ -58,6 +66,14 @@ pub(super) fn handle(
             None => respond(&context, &call, answer, is_follower),
         }
     }))
+}
+
+fn is_readable(access: &Access, topic: &TopicKey) -> bool {
+    let permitted = match topic {
+        TopicKey::Name(name) => access.topic(Operation::Read, name),
+        TopicKey::Id(id) => access.topic_by_id(Operation::Read, Uuid::from_u128(*id)),
+    };
+    permitted.is_ok()
 }
 
 /// Counts what an answer would send; with a throttle time, it is not sent.
@@ -112,6 +128,7 @@ fn translate(context: &BrokerContext, version: i16, request: FetchRequest) -> Fe
         session_id: if version >= SESSION_FROM { request.session_id } else { 0 },
         session_epoch: if version >= SESSION_FROM { request.session_epoch } else { -1 },
         uses_topic_ids,
+        permits: None,
         partitions: request.topics.into_iter().flat_map(|topic| partitions(uses_topic_ids, topic)).collect(),
         forgotten,
     }

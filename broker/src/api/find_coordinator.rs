@@ -11,11 +11,14 @@ use ottla_wire::messages::find_coordinator_response::Coordinator;
 use ottla_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use ottla_wire::text::Text;
 
+use super::authorization::{Operation, REFUSED};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 use crate::internal_topics::{CONSUMER_OFFSETS, new_topic};
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 /// From this version on several keys are asked for at once.
 const MANY_FROM: i16 = 4;
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
@@ -77,9 +80,19 @@ fn find(context: &BrokerContext, call: &Call, key_type: i8, key: &Text) -> Coord
         error_message: Some(why.into()),
         ..Default::default()
     };
+    let access = context.access(call);
+    let permitted = match key_type {
+        GROUP => access.group(Operation::Describe, key),
+        TRANSACTION => access.transactional_id(Operation::Describe, key),
+        SHARE => access.cluster(Operation::ClusterAction),
+        _ => Ok(()),
+    };
+    if let Err(code) = permitted {
+        return refused(code, REFUSED);
+    }
     match key_type {
         GROUP => {}
-        1 | 2 => {
+        TRANSACTION | SHARE => {
             return refused(ErrorCode::CoordinatorNotAvailable, "nothing of this kind is coordinated here");
         }
         _ => return refused(ErrorCode::InvalidRequest, "the key type is not known"),

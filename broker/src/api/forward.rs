@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
+use ottla_wire::text::Text;
 
 use crate::context::BrokerContext;
 
@@ -11,6 +12,11 @@ use crate::context::BrokerContext;
 const PATIENCE_MAX: Duration = Duration::from_secs(120);
 /// A change is tried for at least this long, however impatient the client: it may be committed anyway.
 const PATIENCE_MIN: Duration = Duration::from_millis(500);
+
+/// How long a change is tried whose request names no timeout: `request.timeout.ms` of Kafka's brokers.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The controller and this broker do not understand each other.
+pub(super) const WRONG_REPLY: &str = "the controller answered another question";
 
 /// What a client is told whose changes of the metadata come too fast.
 pub(super) const QUOTA_EXCEEDED: &str = "The throttling quota has been exceeded.";
@@ -40,4 +46,25 @@ pub(super) async fn wait_for_index(context: &BrokerContext, index: i64, patience
     if index > 0 {
         context.image.wait_for(index, patience).await;
     }
+}
+
+/// The error message that goes with a code: none when all is well.
+pub(super) fn message_of(code: i32, message: String) -> Option<Text> {
+    (code != 0).then(|| Text::from(message))
+}
+
+/// Has a command carried out, waits until this broker has applied it, and gives the reply; `Err`: it was refused as a whole.
+pub(super) async fn carry_out(
+    context: &BrokerContext,
+    command: proto::command::Command,
+    patience: Duration,
+) -> Result<proto::command_reply::Reply, (ErrorCode, String)> {
+    let reply = context
+        .controller
+        .submit_within(command, patience)
+        .await
+        .map_err(|error| (ErrorCode::RequestTimedOut, error.to_string()))?;
+    refusal_of(&reply)?;
+    wait_for_index(context, reply.index, patience).await;
+    reply.reply.ok_or_else(|| (ErrorCode::UnknownServerError, WRONG_REPLY.to_owned()))
 }

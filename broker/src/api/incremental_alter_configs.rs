@@ -11,6 +11,7 @@ use ottla_wire::messages::incremental_alter_configs_response::Response as Altere
 use ottla_wire::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use ottla_wire::text::Text;
 
+use super::authorization::{Operation, REFUSED};
 use super::forward::{refusal_of, wait_for_index};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
@@ -29,7 +30,20 @@ pub(super) fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> Answer {
     let context = Arc::clone(&dispatcher.context);
-    call.exclusive(async move { alter(&context, request).await })
+    let mut request = request;
+    let refused = context.access(&call).take_refused(&mut request.resources, |access, resource| {
+        access.config(Operation::AlterConfigs, resource.resource_type, &resource.resource_name)
+    });
+    call.exclusive(async move {
+        let mut response = alter(&context, request).await;
+        response.responses.extend(refused.into_iter().map(|(resource, code)| Altered {
+            error_code: code.code(),
+            error_message: Some(REFUSED.into()),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        }));
+        response
+    })
 }
 
 async fn alter(

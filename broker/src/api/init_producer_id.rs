@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
+use super::authorization::Operation;
 use super::forward::code_of;
 use super::{Answer, Call, Client, Dispatcher};
 use crate::producer_ids::ProducerIdError;
@@ -17,7 +18,12 @@ pub(super) fn handle(
     call: Call,
     request: InitProducerIdRequest,
 ) -> Answer {
-    if let Some(code) = refusal(&request) {
+    let access = dispatcher.context.access(&call);
+    let permitted = match &request.transactional_id {
+        Some(id) => access.transactional_id(Operation::Write, id),
+        None => access.idempotent_write(),
+    };
+    if let Some(code) = permitted.err().or_else(|| refusal(&request)) {
         return call.ready(&InitProducerIdResponse { error_code: code.code(), ..Default::default() });
     }
     // KIP-360: an idempotent producer that bumps its epoch keeps its id as long as the epoch has room.

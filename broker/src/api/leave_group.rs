@@ -4,6 +4,7 @@ use ottla_coordinator::group::{Command, Leave, LeaveReply, Reply};
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::LeaveGroupRequest;
 
+use super::authorization::Operation;
 use super::{Answer, Call, Client, Dispatcher};
 
 pub(super) fn handle(
@@ -13,7 +14,9 @@ pub(super) fn handle(
     request: LeaveGroupRequest,
 ) -> Answer {
     let version = call.version;
-    let reply = dispatcher.context.groups.begin(Command::Leave(Leave::from_request(request, version)));
+    let permitted = dispatcher.context.access(&call).group(Operation::Read, &request.group_id);
+    let command = Command::Leave(Leave::from_request(request, version));
+    let reply = dispatcher.context.groups.begin_if(permitted, command);
     call.waiting(async move {
         match reply.await {
             Reply::Leave(reply) => reply,

@@ -5,6 +5,7 @@ use ottla_wire::messages::list_offsets_request::Topic as Asked;
 use ottla_wire::messages::list_offsets_response::{Partition, Topic};
 use ottla_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
+use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 use crate::replica::{FoundOffset, Isolation, OffsetQuery};
@@ -27,22 +28,26 @@ pub(super) fn handle(
     let isolation =
         if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let is_consumer = request.replica_id < 0;
+    let access = dispatcher.context.access(&call);
     let topics = request
         .topics
         .into_iter()
-        .map(|topic| list(&dispatcher.context, call.version, topic, isolation, is_consumer))
+        .map(|topic| list(&dispatcher.context, &access, call.version, topic, isolation, is_consumer))
         .collect();
     call.ready(&ListOffsetsResponse { topics, ..Default::default() })
 }
 
 fn list(
     context: &BrokerContext,
+    access: &Access,
     version: i16,
     topic: Asked,
     isolation: Isolation,
     is_consumer: bool,
 ) -> Topic {
-    let replicas = context.replicas.topic_by_name(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition);
+    let replicas = access
+        .topic(Operation::Describe, &topic.name)
+        .and_then(|()| context.replicas.topic_by_name(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition));
     let partitions = topic
         .partitions
         .iter()

@@ -11,6 +11,7 @@ use ottla_wire::messages::{MetadataRequest, MetadataResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::{Access, OPERATIONS_OMITTED, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::{BrokerContext, NodeAddress};
 use crate::internal_topics;
@@ -32,26 +33,47 @@ pub(super) fn handle(
     let image = context.image.current();
     let may_create = context.options.auto_create_topics_enable
         && (call.version < CREATION_FLAG_FROM || request.allow_auto_topic_creation);
-    let missing = if may_create { creatable(&image, &request) } else { Vec::new() };
+    let mut missing = if may_create { creatable(&image, &request) } else { Vec::new() };
+    let forbidden = forbidden(&context.access(&call), &mut missing);
     if missing.is_empty() {
-        return call.ready(&answer(context, &image, &call, &request));
+        let mut response = answer(context, &image, &call, &request);
+        explain(&mut response, &forbidden, ErrorCode::UnknownTopicOrPartition);
+        return call.ready(&response);
     }
     let context = Arc::clone(context);
     let at = call.clone();
     call.exclusive(async move {
-        let refused = create(&context, missing).await;
+        let mut refused = create(&context, missing).await;
+        refused.extend(forbidden);
         let image = context.image.current();
         let mut response = answer(&context, &image, &at, &request);
-        for topic in &mut response.topics {
-            let name = topic.name.as_deref().unwrap_or_default();
-            if topic.error_code == ErrorCode::UnknownTopicOrPartition.code() {
-                // Created a moment ago and not led yet, or refused for a reason.
-                let code = refused.iter().find(|(refused, _)| refused == name).map(|(_, code)| *code);
-                topic.error_code = code.unwrap_or(ErrorCode::LeaderNotAvailable).code();
-            }
-        }
+        // Created a moment ago and not led yet, or refused for a reason.
+        explain(&mut response, &refused, ErrorCode::LeaderNotAvailable);
         response
     })
+}
+
+/// Takes the names out that the client may not create. Those that it may not even see are answered so anyway.
+fn forbidden(access: &Access, missing: &mut Vec<Text>) -> Vec<(String, ErrorCode)> {
+    let refused = access.take_refused(missing, |access, name| {
+        if access.sees_topic(Operation::Describe, name) {
+            access.create_topic(name)
+        } else {
+            Err(ErrorCode::TopicAuthorizationFailed)
+        }
+    });
+    refused.into_iter().map(|(name, code)| (name.to_string(), code)).collect()
+}
+
+/// Says of topics that are not there why they are not.
+fn explain(response: &mut MetadataResponse, refused: &[(String, ErrorCode)], otherwise: ErrorCode) {
+    for topic in &mut response.topics {
+        let name = topic.name.as_deref().unwrap_or_default();
+        if topic.error_code == ErrorCode::UnknownTopicOrPartition.code() {
+            let code = refused.iter().find(|(refused, _)| refused == name).map(|(_, code)| *code);
+            topic.error_code = code.unwrap_or(otherwise).code();
+        }
+    }
 }
 
 /// Names that are asked for, do not exist, and could be created.
@@ -98,24 +120,46 @@ fn answer(
         None => true,
         Some(topics) => topics.is_empty() && call.version < NULL_IS_ALL_FROM,
     };
-    let describe = |topic: &TopicImage| describe(image, &nodes, topic);
+    let access = context.access(call);
+    let describe = |topic: &TopicImage| Topic {
+        topic_authorized_operations: if request.include_topic_authorized_operations {
+            access.topic_operations(&topic.name)
+        } else {
+            OPERATIONS_OMITTED
+        },
+        ..describe(image, &nodes, topic)
+    };
     let topics = if all {
-        image.topics().map(&describe).collect()
+        image
+            .topics()
+            .filter(|topic| access.sees_topic(Operation::Describe, &topic.name))
+            .map(&describe)
+            .collect()
     } else {
         request
             .topics
             .iter()
             .flatten()
             .map(|asked| match &asked.name {
-                Some(name) => image.topic_by_name(name).map_or_else(|| unknown(name), &describe),
-                None => image.topic_by_id(asked.topic_id.into()).map_or_else(
-                    || Topic {
-                        error_code: ErrorCode::UnknownTopicId.code(),
+                Some(name) => match access.topic(Operation::Describe, name) {
+                    Ok(()) => image.topic_by_name(name).map_or_else(|| unknown(name), &describe),
+                    Err(code) => {
+                        Topic { error_code: code.code(), name: Some(name.clone()), ..Default::default() }
+                    }
+                },
+                None => {
+                    let by_id = |code: ErrorCode| Topic {
+                        error_code: code.code(),
                         topic_id: asked.topic_id,
                         ..Default::default()
-                    },
-                    &describe,
-                ),
+                    };
+                    match access.topic_by_id(Operation::Describe, asked.topic_id) {
+                        Ok(()) => image
+                            .topic_by_id(asked.topic_id.into())
+                            .map_or_else(|| by_id(ErrorCode::UnknownTopicId), &describe),
+                        Err(code) => by_id(code),
+                    }
+                }
             })
             .collect()
     };
@@ -132,6 +176,11 @@ fn answer(
             .collect(),
         cluster_id: Some(Text::from(image.cluster_id())),
         topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            access.cluster_operations()
+        } else {
+            OPERATIONS_OMITTED
+        },
         ..Default::default()
     }
 }

@@ -3,19 +3,31 @@
 //! One Kafka API is one file here, named for it. A handler is called when its request has arrived, in the order of the
 //! connection; it answers at once, or with a future that waits. What is not in [`routes!`] is not advertised.
 
+mod alter_client_quotas;
+mod alter_user_scram_credentials;
 mod answer;
 mod api_versions;
+pub(crate) mod authorization;
 mod client;
+mod create_acls;
+mod create_delegation_token;
 mod create_partitions;
 mod create_topics;
+mod delegation_tokens;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
+mod describe_delegation_token;
 mod describe_groups;
 mod describe_topic_partitions;
+mod describe_user_scram_credentials;
 mod dispatcher;
+mod expire_delegation_token;
 mod fetch;
 mod find_coordinator;
 mod forward;
@@ -33,6 +45,7 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod renew_delegation_token;
 mod sasl_authenticate;
 mod sasl_handshake;
 mod sync_group;

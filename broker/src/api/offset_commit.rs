@@ -8,6 +8,7 @@ use ottla_wire::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::Operation;
 use super::{Answer, Call, Client, Dispatcher};
 
 /// From this version on topics are named by id.
@@ -32,11 +33,20 @@ pub(super) fn handle(
     } else {
         ErrorCode::UnknownTopicOrPartition
     };
+    let access = dispatcher.context.access(&call);
+    let permitted = access.group(Operation::Read, &request.group_id);
     let mut commit = OffsetCommit::from_request(request);
-    for (topic, offsets) in &mut commit.topics {
-        mark_unknown(&image, topic, offsets, unknown);
+    if permitted.is_ok() {
+        for (topic, offsets) in &mut commit.topics {
+            // An id that is not known has no name that rules could be about.
+            let is_named = !topic.is_empty() || call.version < BY_ID_FROM;
+            match access.topic(Operation::Read, topic) {
+                Err(code) if is_named => offsets.iter_mut().for_each(|offset| offset.error = code),
+                _ => mark_unknown(&image, topic, offsets, unknown),
+            }
+        }
     }
-    let reply = dispatcher.context.groups.begin(Command::OffsetCommit(commit));
+    let reply = dispatcher.context.groups.begin_if(permitted, Command::OffsetCommit(commit));
     call.waiting(async move {
         let Reply::OffsetCommit(results) = reply.await else { return OffsetCommitResponse::default() };
         // The results stand in the order of the request, so that the ids can be put beside them.

@@ -10,6 +10,7 @@ use ottla_wire::messages::{OffsetFetchRequest, OffsetFetchResponse};
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
+use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::groups::GroupService;
 
@@ -28,27 +29,31 @@ pub(super) fn handle(
     call: Call,
     request: OffsetFetchRequest,
 ) -> Answer {
-    let groups = &dispatcher.context.groups;
+    let asker = Asker { groups: &dispatcher.context.groups, access: dispatcher.context.access(&call) };
     if call.version < GROUPS_FROM {
-        return call.ready(&single(groups, call.version, request));
+        return call.ready(&single(&asker, call.version, request));
     }
     let image = dispatcher.context.image.current();
     let require_stable = request.require_stable;
     let groups = request
         .groups
         .into_iter()
-        .map(|asked| one_of_many(groups, &image, call.version, asked, require_stable))
+        .map(|asked| one_of_many(&asker, &image, call.version, asked, require_stable))
         .collect();
     call.ready(&OffsetFetchResponse { groups, ..Default::default() })
 }
 
-fn single(groups: &GroupService, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    let asked: Option<Vec<(Text, Vec<i32>)>> = request
+fn single(asker: &Asker<'_>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let mut asked: Option<Vec<(Text, Vec<i32>)>> = request
         .topics
         .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
-    match fetch(groups, &request.group_id, asked.as_deref(), request.require_stable) {
-        Ok(found) => {
-            OffsetFetchResponse { topics: found.into_iter().map(Topic::from).collect(), ..Default::default() }
+    match asker.fetch(&request.group_id, &mut asked, request.require_stable) {
+        Ok((found, hidden)) => {
+            let hidden = hidden.into_iter().flat_map(|(topic, code)| refused(vec![topic], code));
+            OffsetFetchResponse {
+                topics: found.into_iter().map(Topic::from).chain(hidden).collect(),
+                ..Default::default()
+            }
         }
         Err(error) => OffsetFetchResponse {
             topics: if version < GROUP_ERROR_FROM {
@@ -77,7 +82,7 @@ fn refused(asked: Vec<(Text, Vec<i32>)>, error: ErrorCode) -> Vec<Topic> {
 }
 
 fn one_of_many(
-    groups: &GroupService,
+    asker: &Asker<'_>,
     image: &MetadataImage,
     version: i16,
     asked: Asked,
@@ -85,7 +90,7 @@ fn one_of_many(
 ) -> Group {
     let Asked { group_id, topics, .. } = asked;
     let mut unknown = Vec::new();
-    let known: Option<Vec<(Text, Vec<i32>)>> = topics.map(|topics| {
+    let mut known: Option<Vec<(Text, Vec<i32>)>> = topics.map(|topics| {
         let mut known = Vec::with_capacity(topics.len());
         for topic in topics {
             if version < BY_ID_FROM {
@@ -93,13 +98,18 @@ fn one_of_many(
             } else if let Some(found) = image.topic_by_id(topic.topic_id.into()) {
                 known.push((Text::from(&*found.name), topic.partition_indexes));
             } else {
-                unknown.push(unknown_topic(topic.topic_id, topic.partition_indexes));
+                let code = ErrorCode::UnknownTopicId;
+                unknown.push(no_offsets(Text::default(), topic.topic_id, topic.partition_indexes, code));
             }
         }
         known
     });
-    match fetch(groups, &group_id, known.as_deref(), require_stable) {
-        Ok(found) => {
+    match asker.fetch(&group_id, &mut known, require_stable) {
+        Ok((found, hidden)) => {
+            let hidden = hidden.into_iter().map(|((name, partitions), code)| {
+                let id = image.topic_by_name(&name).map_or(Uuid::nil(), |topic| Uuid::from(topic.id));
+                no_offsets(name, id, partitions, code)
+            });
             let topics = found.into_iter().map(GroupTopic::from).filter_map(|mut topic| {
                 if version >= BY_ID_FROM {
                     // Offsets of a topic that was deleted meanwhile have no id to be told by.
@@ -107,28 +117,51 @@ fn one_of_many(
                 }
                 Some(topic)
             });
-            Group { group_id, topics: topics.chain(unknown).collect(), ..Default::default() }
+            Group { group_id, topics: topics.chain(unknown).chain(hidden).collect(), ..Default::default() }
         }
         Err(error) => Group { group_id, error_code: error.code(), ..Default::default() },
     }
 }
 
-fn unknown_topic(topic_id: Uuid, partitions: Vec<i32>) -> GroupTopic {
+fn no_offsets(name: Text, topic_id: Uuid, partitions: Vec<i32>, error: ErrorCode) -> GroupTopic {
     let partition = |partition_index| Partition {
         partition_index,
         committed_offset: NO_OFFSET,
         metadata: Some(Text::default()),
-        error_code: ErrorCode::UnknownTopicId.code(),
+        error_code: error.code(),
         ..Default::default()
     };
-    GroupTopic { topic_id, partitions: partitions.into_iter().map(partition).collect(), ..Default::default() }
+    GroupTopic { name, topic_id, partitions: partitions.into_iter().map(partition).collect() }
 }
 
-fn fetch(
-    groups: &GroupService,
-    group_id: &Text,
-    topics: Option<&[(Text, Vec<i32>)]>,
-    require_stable: bool,
-) -> Result<Vec<FetchedTopic>, ErrorCode> {
-    groups.query(group_id, |machine| machine.fetch_offsets(group_id, topics, require_stable))
+/// Who asks whom.
+struct Asker<'a> {
+    groups: &'a GroupService,
+    access: Access,
+}
+
+/// The partitions asked for of a topic that the client may not see, and what it is told.
+type Hidden = ((Text, Vec<i32>), ErrorCode);
+
+impl Asker<'_> {
+    /// The offsets of a group as far as the client may see them: what it asks for by name and may not see is taken out and told,
+    /// what it does not ask for by name is left out.
+    fn fetch(
+        &self,
+        group_id: &Text,
+        topics: &mut Option<Vec<(Text, Vec<i32>)>>,
+        require_stable: bool,
+    ) -> Result<(Vec<FetchedTopic>, Vec<Hidden>), ErrorCode> {
+        self.access.group(Operation::Describe, group_id)?;
+        let hidden = topics.as_mut().map_or_else(Vec::new, |topics| {
+            self.access.take_refused(topics, |access, (name, _)| access.topic(Operation::Describe, name))
+        });
+        let mut found = self
+            .groups
+            .query(group_id, |machine| machine.fetch_offsets(group_id, topics.as_deref(), require_stable))?;
+        if topics.is_none() && self.access.is_bound() {
+            found.retain(|topic| self.access.sees_topic(Operation::Describe, &topic.topic));
+        }
+        Ok((found, hidden))
+    }
 }

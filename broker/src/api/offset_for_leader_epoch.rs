@@ -5,6 +5,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::offset_for_leader_epoch_response::{Partition, Topic};
 use ottla_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
+use super::authorization::Operation;
 use super::{Answer, Call, Client, Dispatcher};
 
 pub(super) fn handle(
@@ -14,11 +15,17 @@ pub(super) fn handle(
     request: OffsetForLeaderEpochRequest,
 ) -> Answer {
     let replicas = &dispatcher.context.replicas;
+    let access = dispatcher.context.access(&call);
+    // Followers ask too.
+    let is_broker = access.has_cluster(Operation::ClusterAction);
     let topics = request
         .topics
         .into_iter()
         .map(|topic| {
-            let known = replicas.topic_by_name(&topic.topic).ok_or(ErrorCode::UnknownTopicOrPartition);
+            let permitted = if is_broker { Ok(()) } else { access.topic(Operation::Describe, &topic.topic) };
+            let known = permitted.and_then(|()| {
+                replicas.topic_by_name(&topic.topic).ok_or(ErrorCode::UnknownTopicOrPartition)
+            });
             let partitions = topic
                 .partitions
                 .iter()

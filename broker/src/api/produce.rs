@@ -16,6 +16,7 @@ use ottla_wire::messages::produce_response::{
 use ottla_wire::messages::{ProduceRequest, ProduceResponse};
 use ottla_wire::text::Text;
 
+use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 use crate::quotas::QuotaKind;
@@ -39,7 +40,14 @@ pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, reques
     let bytes = request_bytes(&request);
     let throttle_time_ms =
         context.quotas.count_bytes(QuotaKind::Produce, &call.principal, call.client_name(), bytes);
-    append(context, call, request, throttle_time_ms).muted(throttle_time_ms)
+    let access = context.access(&call);
+    if let Some(id) = &request.transactional_id
+        && let Err(code) = access.transactional_id(Operation::Write, id)
+    {
+        let response = ProduceResponse { throttle_time_ms, ..refuse_all(&request, code) };
+        return call.ready(&response).muted(throttle_time_ms);
+    }
+    append(context, call, access, request, throttle_time_ms).muted(throttle_time_ms)
 }
 
 /// Bytes of the records, as the quota counts them.
@@ -51,6 +59,7 @@ fn request_bytes(request: &ProduceRequest) -> u64 {
 fn append(
     context: &Arc<BrokerContext>,
     call: Call,
+    access: Access,
     request: ProduceRequest,
     throttle_time_ms: i32,
 ) -> Answer {
@@ -62,7 +71,7 @@ fn append(
         return call.ready(&refuse_all(&request, ErrorCode::TransactionalIdAuthorizationFailed));
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let mut append = Append { context, version: call.version, acks, open: Vec::new(), failed: false };
+    let mut append = Append { context, access, version: call.version, acks, open: Vec::new(), failed: false };
     let responses =
         request.topic_data.into_iter().enumerate().map(|(index, topic)| append.topic(index, topic)).collect();
     let Append { open, failed, .. } = append;
@@ -130,6 +139,7 @@ fn settle(response: &mut ProduceResponse, open: &Open) {
 
 struct Append<'a> {
     context: &'a BrokerContext,
+    access: Access,
     version: i16,
     acks: i16,
     open: Vec<Open>,
@@ -141,9 +151,11 @@ impl Append<'_> {
         let TopicData { topic_id, name, partition_data } = topic;
         let replicas = &self.context.replicas;
         let known = if self.version >= BY_ID_FROM {
-            replicas.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)
+            let permitted = self.access.topic_by_id(Operation::Write, topic_id);
+            permitted.and_then(|()| replicas.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId))
         } else {
-            replicas.topic_by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition)
+            let permitted = self.access.topic(Operation::Write, &name);
+            permitted.and_then(|()| replicas.topic_by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition))
         };
         let partition_responses = partition_data
             .into_iter()

@@ -141,7 +141,16 @@ impl GroupService {
 
     /// Begins a command now, in the order of the caller, and gives its reply later.
     pub fn begin(&self, command: Command) -> impl Future<Output = Reply> + Send + use<> {
-        let begun = match self.shard_of(command.group_id()) {
+        self.begin_if(Ok(()), command)
+    }
+
+    /// As [`Self::begin`], if that is permitted; otherwise the reply says why not.
+    pub fn begin_if(
+        &self,
+        permitted: Result<(), ErrorCode>,
+        command: Command,
+    ) -> impl Future<Output = Reply> + Send + use<> {
+        let begun = match permitted.and_then(|()| self.shard_of(command.group_id())) {
             Ok(shard) => shard.submit(command),
             Err(error) => Err(Box::new(command.refusal(error))),
         };

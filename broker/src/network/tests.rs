@@ -181,7 +181,7 @@ async fn brokers_authenticate_by_scram() {
         let mut snapshot = CredentialSnapshot::default();
         let iterations = NonZeroU32::new(4096).unwrap();
         let credential = mechanism.credential(b"mine", Bytes::from_static(b"salt"), iterations);
-        snapshot.scram.insert(("b,=".to_owned(), mechanism), credential);
+        Arc::make_mut(&mut snapshot.scram).insert(("b,=".to_owned(), mechanism), credential);
         server.security.credentials.publish(snapshot);
         let mut peer = server.peer(SecurityProtocol::SaslPlaintext, &all).await.unwrap();
         assert_eq!(name_length(&mut peer).await, 3);

@@ -34,7 +34,7 @@ pub use manager::{ReplicaManager, TopicReplicas};
 pub use options::{Clock, Grant, ReplicaOptions};
 pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
 pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
-pub use sessions::{FetchAnswer, FetchRequest, FetchSessions};
+pub use sessions::{FetchAnswer, FetchRequest, FetchSessions, Permits};
 pub use shared::{Counter, LogDir, PartitionId, ReplicaCounters, ReplicaShared};
 pub use waiter::Waiter;
 

@@ -5,12 +5,13 @@
 //! between is here, the same for consumers and followers, with and without a session.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_replica::fetch_session::{
     FINAL_EPOCH, INITIAL_EPOCH, PartitionAnswer, PartitionKey, PartitionRequest, Session, SessionCache,
-    SlotChange,
+    SlotChange, TopicKey,
 };
 use ottla_wire::error_code::ErrorCode;
 use parking_lot::Mutex;
@@ -23,6 +24,22 @@ use super::waiter::{FetchInterest, InterestKind};
 
 /// Session ids are drawn this often before a request goes without a session.
 const ID_ATTEMPTS_MAX: usize = 8;
+
+/// Which topics may be read: asked before each look at a partition, also of those that a session knows already.
+pub struct Permits(Box<dyn Fn(&TopicKey) -> bool + Send + Sync>);
+
+impl Permits {
+    /// Of whatever the function says of a topic.
+    pub fn new(is_permitted: impl Fn(&TopicKey) -> bool + Send + Sync + 'static) -> Self {
+        Self(Box::new(is_permitted))
+    }
+}
+
+impl fmt::Debug for Permits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permits")
+    }
+}
 
 /// One Fetch request in this module's words.
 #[derive(Debug)]
@@ -45,6 +62,8 @@ pub struct FetchRequest {
     pub session_epoch: i32,
     /// Whether the request names topics by id (from version 13 on).
     pub uses_topic_ids: bool,
+    /// What may be read; `None`: everything.
+    pub permits: Option<Permits>,
     /// What is asked, in the request's order.
     pub partitions: Vec<(PartitionKey, PartitionRequest)>,
     /// What the session drops.
@@ -309,6 +328,9 @@ fn look_at(
     let Some(asked) = inner.session.slot(slot) else {
         return FetchResult::refused(ErrorCode::UnknownServerError);
     };
+    if request.permits.as_ref().is_some_and(|permits| !permits.0(&asked.key.topic)) {
+        return FetchResult::refused(ErrorCode::TopicAuthorizationFailed);
+    }
     let (index, asked_request) = (asked.key.index, asked.request);
     let partition = match inner.partitions.get(&slot) {
         Some(known) if !known.is_deleted() => Arc::clone(known),

@@ -51,6 +51,7 @@ impl Node {
             session_id: session.0,
             session_epoch: session.1,
             uses_topic_ids: false,
+            permits: None,
             partitions: asked.iter().map(|&(index, offset)| (key(index), at(offset))).collect(),
             forgotten: Vec::new(),
         };
@@ -296,6 +297,7 @@ async fn an_answer_has_room_for_all_in_turn() {
         session_id: id,
         session_epoch: epoch,
         uses_topic_ids: false,
+        permits: None,
         partitions: Vec::new(),
         forgotten: Vec::new(),
     };

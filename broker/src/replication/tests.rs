@@ -104,6 +104,7 @@ async fn fetch(broker: &Broker, request: FetchRequest) -> FetchResponse {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         uses_topic_ids: true,
+        permits: None,
         partitions: Vec::new(),
         forgotten: Vec::new(),
     };
@@ -270,6 +271,7 @@ async fn a_waiting_consumer_is_woken_when_the_follower_has_the_record() {
         session_id: session.0,
         session_epoch: session.1,
         uses_topic_ids: true,
+        permits: None,
         // In the second round partition 1 has a record already.
         partitions: partitions
             .into_iter()
@@ -320,6 +322,7 @@ async fn a_followers_session_outlives_its_last_partition() {
         session_id,
         session_epoch,
         uses_topic_ids: true,
+        permits: None,
         partitions,
         forgotten,
     };

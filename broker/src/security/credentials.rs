@@ -82,9 +82,9 @@ impl fmt::Debug for TokenCredential {
 #[derive(Debug, Default)]
 pub struct CredentialSnapshot {
     /// SCRAM credentials by user and mechanism.
-    pub scram: HashMap<(String, ScramMechanism), ScramCredential>,
+    pub scram: Arc<HashMap<(String, ScramMechanism), ScramCredential>>,
     /// Delegation tokens by id. A token that goes on existing should stay the same `Arc`: what it derived is kept.
-    pub tokens: HashMap<String, Arc<TokenCredential>>,
+    pub tokens: Arc<HashMap<String, Arc<TokenCredential>>>,
 }
 
 impl CredentialSnapshot {
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn an_expired_token_is_no_credential() {
         let token = Arc::new(TokenCredential::new(Principal::user("alice"), 1_000, "aG1hYw=="));
-        let snapshot =
-            CredentialSnapshot { tokens: HashMap::from([("id".to_owned(), token)]), ..Default::default() };
+        let tokens = Arc::new(HashMap::from([("id".to_owned(), token)]));
+        let snapshot = CredentialSnapshot { tokens, ..Default::default() };
         let (_, owner, expires) = snapshot.token("id", ScramMechanism::Sha256, 999).unwrap();
         assert!(owner.by_token && &*owner.name == "alice" && expires == 1_000);
         assert!(snapshot.token("id", ScramMechanism::Sha256, 1_000).is_none());

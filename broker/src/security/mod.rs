@@ -7,6 +7,7 @@
 //! | `principal` | who a client is |
 //! | `credentials` | SCRAM credentials and delegation tokens out of the metadata |
 //! | `tokens` | the passwords of delegation tokens |
+//! | `publish` | credentials and quotas follow the metadata |
 //! | [`sasl`] | the mechanisms and the order of an authentication |
 //! | `tls` | keys, certificates, and what rustls makes of them |
 //! | `distinguished_name`, `principal_mapping` | from a certificate to a principal |
@@ -25,6 +26,7 @@ pub mod principal;
 pub mod principal_mapping;
 pub mod properties;
 pub mod protocol;
+pub(crate) mod publish;
 pub mod sasl;
 pub(crate) mod tls;
 pub mod tokens;

@@ -74,6 +74,9 @@ pub(crate) struct NodeConfig {
 /// Directory under `metadata.log.dir` that a controller keeps: no topic can have its name, so it may lie beside partitions.
 const METADATA_DIRECTORY: &str = "__cluster_metadata";
 
+/// The authorizer that is there goes by the name of Kafka's.
+const AUTHORIZER: &str = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+
 /// A property, whether a value of it wants something, and what to do instead.
 type NotThereYet = (&'static str, fn(&str) -> bool, &'static str);
 
@@ -81,8 +84,8 @@ type NotThereYet = (&'static str, fn(&str) -> bool, &'static str);
 const NOT_THERE_YET: [NotThereYet; 2] = [
     (
         "authorizer.class.name",
-        |value| !value.is_empty(),
-        "access control is not there yet: remove it, and let only those reach the listeners who may do everything",
+        |value| !value.is_empty() && value != AUTHORIZER,
+        "authorizers of one's own are not there: write org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     ),
     (
         "remote.log.storage.system.enable",

@@ -219,7 +219,8 @@ fn directories_and_the_http_port_are_checked() {
 #[test]
 fn what_is_not_there_yet_is_not_taken_for_done() {
     let authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
-    assert_problem(&[("authorizer.class.name", authorizer)], "access control");
+    assert_eq!(problems(&[("authorizer.class.name", authorizer)]), Vec::<String>::new());
+    assert_problem(&[("authorizer.class.name", "com.example.Mine")], "StandardAuthorizer");
     assert_problem(&[("remote.log.storage.system.enable", "true")], "tiered storage");
     assert_eq!(problems(&[("remote.log.storage.system.enable", "false")]), Vec::<String>::new());
 }

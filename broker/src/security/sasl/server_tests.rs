@@ -28,7 +28,7 @@ fn authenticator(reauth_ms: &str) -> Authenticator {
     let mut snapshot = CredentialSnapshot::default();
     let credential =
         ScramMechanism::Sha256.credential(b"pw", Bytes::from_static(b"salt"), NonZeroU32::new(4096).unwrap());
-    snapshot.scram.insert(("root".to_owned(), ScramMechanism::Sha256), credential);
+    Arc::make_mut(&mut snapshot.scram).insert(("root".to_owned(), ScramMechanism::Sha256), credential);
     credentials.publish(snapshot);
     Authenticator::new(Arc::new(settings), credentials)
 }
@@ -125,7 +125,7 @@ fn a_delegation_token_signs_in_as_its_owner() {
     let credential = secret.credential("id-1", Principal::user("owner"), NOW_MS + 700);
     let mut server = authenticator("0");
     let mut snapshot = CredentialSnapshot::default();
-    snapshot.tokens.insert("id-1".to_owned(), Arc::new(credential));
+    Arc::make_mut(&mut snapshot.tokens).insert("id-1".to_owned(), Arc::new(credential));
     server.credentials.publish(snapshot);
     continued(server.step(handshake("SCRAM-SHA-256", 1), NOW_MS));
     let mut client = ClientExchange::start(ScramMechanism::Sha256, "id-1", "nonce", true);
