@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
+use ottla_wire::text::Text;
 
 use crate::context::BrokerContext;
 
@@ -40,4 +41,35 @@ pub(super) async fn wait_for_index(context: &BrokerContext, index: i64, patience
     if index > 0 {
         context.image.wait_for(index, patience).await;
     }
+}
+
+/// What a controller that answers another question than it was asked gets called.
+pub(super) fn misunderstood() -> (ErrorCode, String) {
+    (ErrorCode::UnknownServerError, "the controller answered another question".into())
+}
+
+/// Has the controller carry out a change and waits until this broker has seen it, so that the client's next request does.
+pub(super) async fn submit(
+    context: &BrokerContext,
+    command: proto::command::Command,
+    patience: Duration,
+) -> Result<proto::command_reply::Reply, (ErrorCode, String)> {
+    let reply = context
+        .controller
+        .submit_within(command, patience)
+        .await
+        .map_err(|error| (ErrorCode::RequestTimedOut, error.to_string()))?;
+    refusal_of(&reply)?;
+    wait_for_index(context, reply.index, patience).await;
+    reply.reply.ok_or_else(misunderstood)
+}
+
+/// The texts of errors: none where there is no error.
+pub(super) fn message_of(error_code: i32, message: String) -> Option<Text> {
+    (error_code != 0).then(|| Text::from(message))
+}
+
+/// Kafka's number of a controller's error, which is always one of Kafka's.
+pub(super) fn number_of(error_code: i32) -> i16 {
+    i16::try_from(error_code).unwrap_or(-1)
 }
