@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ottla_metadata::acl::AuthorizerOptions;
+use ottla_metadata::features::SUPPORTED;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 use ottla_wire::text::Text;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Dispatcher, SERVED};
-use crate::context::{BrokerContext, FEATURES};
+use crate::context::BrokerContext;
 use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
 };
@@ -29,9 +30,11 @@ use crate::options::{AdvertisedListener, BrokerOptions};
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
+use crate::replication::directory_updates::{self, DirectoryStates};
 use crate::replication::{fetcher, isr_updates};
 use crate::security::publish::{Publisher, token_secret};
 use crate::security::{NodeSecurity, SecurityError};
+use crate::telemetry::Telemetry;
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
@@ -112,7 +115,8 @@ impl Broker {
             controller,
             metrics,
             groups,
-            features: FEATURES,
+            telemetry: Telemetry::new(telemetry_bytes_max(&options)),
+            features: &SUPPORTED,
             security,
             quotas: Quotas::new(options.quota_windows),
             authorizer: AuthorizerOptions::from_properties(&options.properties).map(Arc::new),
@@ -202,6 +206,12 @@ impl Broker {
         }
         tracing::info!("broker stopped");
     }
+}
+
+/// `telemetry.max.bytes`.
+fn telemetry_bytes_max(options: &BrokerOptions) -> usize {
+    let bytes = ottla_metadata::config::get_i32(&options.properties, "telemetry.max.bytes");
+    usize::try_from(bytes).unwrap_or(0)
 }
 
 fn security(options: &BrokerOptions) -> Result<Arc<NodeSecurity>, SecurityError> {
@@ -426,6 +436,14 @@ impl Start<'_> {
         let (may_stop_sender, may_stop) = watch::channel(false);
         let (fenced_sender, fenced) = watch::channel(true);
         let (ready_sender, ready) = watch::channel(true);
+        let (directories_sender, directories) = watch::channel(DirectoryStates::default());
+        self.tasks.spawn(directory_updates::run(
+            Arc::clone(&self.context.replicas),
+            self.context.controller.clone(),
+            directories_sender,
+            self.failed.clone(),
+            self.stop.child_token(),
+        ));
         let lease_regained = Arc::new(Notify::new());
         let metadata_index = Arc::new(AtomicI64::new(-1));
         let metadata_moved = Arc::new(Notify::new());
@@ -435,6 +453,7 @@ impl Start<'_> {
             metadata_index: Arc::clone(&metadata_index),
             metadata_moved: Arc::clone(&metadata_moved),
             fenced: fenced_sender,
+            directories,
             ready,
             shut_down,
             may_stop: may_stop_sender,
@@ -519,6 +538,8 @@ impl Start<'_> {
     fn publish_metrics(&self) {
         let context = Arc::clone(self.context);
         context.metrics.watch(Arc::clone(&context.replicas));
+        self.context.options.status.add_metrics(move || context.telemetry.page());
+        let context = Arc::clone(self.context);
         self.context.options.status.add_metrics(move || {
             let metrics = &context.metrics;
             metrics.metadata_index.set(context.image.index());

@@ -12,6 +12,7 @@
 //! | [`replication`] | following other leaders, proposing ISRs |
 //! | [`groups`] | coordinators of consumer groups |
 //! | [`controller_link`] | registration, lease, metadata, commands |
+//! | `telemetry` | metrics that clients push |
 //! | [`http`] | metrics and probes |
 
 pub mod admin;
@@ -30,6 +31,7 @@ pub mod quotas;
 pub mod replica;
 pub mod replication;
 pub mod security;
+mod telemetry;
 
 pub use broker::{Broker, StartError};
 pub use options::{AdvertisedListener, BrokerOptions};

@@ -133,6 +133,16 @@ impl Log {
         &self.directory
     }
 
+    /// Counts truncations and moves of the log's start: what was read before one may not be there any more.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a pass of the compaction goes over it.
+    pub fn is_being_compacted(&self) -> bool {
+        self.compaction.is_under_way()
+    }
+
     /// Its settings.
     pub fn config(&self) -> &LogConfig {
         &self.config

@@ -11,7 +11,7 @@ use ottla_wire::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 use ottla_wire::text::Text;
 
 use super::authorization::{Operation, REFUSED};
-use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, carry_out, code_of, message_of};
+use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, code_of, message_of, submit};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -47,7 +47,7 @@ async fn alter(
         validate_only: request.validate_only,
         entries: request.entries.iter().map(alteration).collect(),
     };
-    match carry_out(context, proto::command::Command::AlterClientQuotas(command), REQUEST_TIMEOUT).await {
+    match submit(context, proto::command::Command::AlterClientQuotas(command), REQUEST_TIMEOUT).await {
         Ok(proto::command_reply::Reply::AlterClientQuotas(reply)) => {
             let entry = |(asked, altered): (&Asked, proto::AlteredQuota)| {
                 if altered.error_code == 0 && !request.validate_only {

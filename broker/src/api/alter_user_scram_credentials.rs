@@ -13,7 +13,7 @@ use ottla_wire::messages::{AlterUserScramCredentialsRequest, AlterUserScramCrede
 use ottla_wire::text::Text;
 
 use super::authorization::{Operation, REFUSED};
-use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, carry_out, code_of, message_of};
+use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, code_of, message_of, submit};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 use crate::security::sasl::scram::ScramMechanism;
@@ -64,7 +64,7 @@ async fn alter(
         deletions: request.deletions.iter().map(removal).collect(),
         upsertions: request.upsertions.into_iter().map(upsertion).collect(),
     };
-    match carry_out(context, proto::command::Command::AlterScramCredentials(command), REQUEST_TIMEOUT).await {
+    match submit(context, proto::command::Command::AlterScramCredentials(command), REQUEST_TIMEOUT).await {
         Ok(proto::command_reply::Reply::AlterScramCredentials(reply)) => {
             let altered = |altered: proto::AlteredScramUser| {
                 if altered.error_code == 0 {

@@ -12,6 +12,8 @@ use crate::security::Principal;
 pub(crate) struct Client {
     /// Its address as groups and logs show it.
     pub(crate) host: Arc<str>,
+    /// The port that it connected from.
+    pub(crate) port: u16,
     pub(crate) listener: Arc<str>,
     /// Who it has shown to be; before that, nobody.
     pub(crate) principal: Arc<Principal>,
@@ -24,6 +26,13 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(peer: SocketAddr, listener: Arc<str>) -> Self {
         let host = peer.ip().to_canonical().to_string().into();
-        Self { host, listener, principal: Arc::new(Principal::anonymous()), is_broker: false, software: None }
+        Self {
+            host,
+            port: peer.port(),
+            listener,
+            principal: Arc::new(Principal::anonymous()),
+            is_broker: false,
+            software: None,
+        }
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::authorization::{Operation, REFUSED};
 use super::describe_acls::NO_AUTHORIZER;
-use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, carry_out, code_of, message_of};
+use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, code_of, message_of, submit};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -44,7 +44,7 @@ fn refuse_all(count: usize, code: ErrorCode, message: &str) -> CreateAclsRespons
 async fn create(context: &BrokerContext, call: &Call, request: CreateAclsRequest) -> CreateAclsResponse {
     let acls = request.creations.iter().map(record).collect();
     let command = proto::command::Command::CreateAcls(proto::CreateAcls { acls });
-    match carry_out(context, command, REQUEST_TIMEOUT).await {
+    match submit(context, command, REQUEST_TIMEOUT).await {
         Ok(proto::command_reply::Reply::CreateAcls(reply)) => {
             for (asked, created) in request.creations.iter().zip(&reply.acls) {
                 if created.error_code == 0 {

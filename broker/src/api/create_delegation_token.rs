@@ -13,7 +13,7 @@ use ottla_wire::text::Text;
 use uuid::Uuid;
 
 use super::authorization::Operation;
-use super::delegation_tokens::{check_offered, requester, requester_of, submit};
+use super::delegation_tokens::{carry_out, check_offered, requester, requester_of};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -86,7 +86,7 @@ async fn create(
         lifetime_ms: request.max_lifetime_ms,
         now_ms: BrokerContext::now_ms(),
     };
-    let reply = submit(context, call, proto::command::Command::CreateDelegationToken(command)).await?;
+    let reply = carry_out(context, call, proto::command::Command::CreateDelegationToken(command)).await?;
     let hmac = secret.hmac(&token_id);
     Ok((token_id, hmac, reply))
 }

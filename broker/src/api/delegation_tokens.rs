@@ -6,7 +6,7 @@ use ottla_proto::metadata as records;
 use ottla_wire::error_code::ErrorCode;
 
 use super::Call;
-use super::forward::{REQUEST_TIMEOUT, carry_out};
+use super::forward::{REQUEST_TIMEOUT, submit};
 use crate::context::BrokerContext;
 use crate::security::{Principal, TokenSecret};
 
@@ -39,12 +39,12 @@ pub(super) fn token_of(context: &BrokerContext, secret: &TokenSecret, hmac: &[u8
 }
 
 /// Has a command carried out; its reply, or the code of its refusal.
-pub(super) async fn submit(
+pub(super) async fn carry_out(
     context: &BrokerContext,
     call: &Call,
     command: proto::command::Command,
 ) -> Result<proto::DelegationTokenReply, ErrorCode> {
-    match carry_out(context, command, REQUEST_TIMEOUT).await {
+    match submit(context, command, REQUEST_TIMEOUT).await {
         Ok(proto::command_reply::Reply::DelegationToken(reply)) => {
             tracing::info!(target: "ottla::audit", by = %call.principal, api = ?call.api_key, "delegation token changed");
             Ok(reply)

@@ -12,7 +12,7 @@ use ottla_wire::text::Text;
 
 use super::authorization::{Operation, REFUSED};
 use super::describe_acls::NO_AUTHORIZER;
-use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, carry_out, code_of, message_of};
+use super::forward::{REQUEST_TIMEOUT, WRONG_REPLY, code_of, message_of, submit};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -47,7 +47,7 @@ async fn delete(context: &BrokerContext, call: &Call, request: DeleteAclsRequest
     let count = request.filters.len();
     let filters = request.filters.into_iter().map(filter).collect();
     let command = proto::command::Command::DeleteAcls(proto::DeleteAcls { filters });
-    match carry_out(context, command, REQUEST_TIMEOUT).await {
+    match submit(context, command, REQUEST_TIMEOUT).await {
         Ok(proto::command_reply::Reply::DeleteAcls(reply)) => {
             for rule in reply.filters.iter().flat_map(|found| &found.acls) {
                 tracing::info!(target: "ottla::audit", by = %call.principal, ?rule, "rule removed");

@@ -1,4 +1,4 @@
-//! DescribeConfigs 1-4: every property of a topic, broker or group: value, where it comes from, what else could say it.
+//! DescribeConfigs 1-4: every property of a topic, broker, group or subscription to metrics: value, where it comes from, what else could say it.
 
 use std::collections::BTreeSet;
 
@@ -93,6 +93,9 @@ fn describe(
                     format!("Broker id must be an integer, but it is: {name}"),
                 )),
             }
+        }
+        Ok(ResourceType::ClientMetrics) if !name.is_empty() => {
+            Ok(config::describe_client_metrics(image, name))
         }
         Ok(ResourceType::Group) if !name.is_empty() => Ok(config::describe_group(image, properties, name)),
         _ => Err((

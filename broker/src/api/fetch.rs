@@ -125,6 +125,7 @@ fn translate(context: &BrokerContext, version: i16, request: FetchRequest) -> Fe
         replica: (replica_id >= 0)
             .then_some(FetchingReplica { broker_id: replica_id, broker_epoch: replica_epoch }),
         allow_follower: version >= RACK_FROM,
+        rack: request.rack_id.to_string(),
         session_id: if version >= SESSION_FROM { request.session_id } else { 0 },
         session_epoch: if version >= SESSION_FROM { request.session_epoch } else { -1 },
         uses_topic_ids,

@@ -48,13 +48,19 @@ pub(super) async fn wait_for_index(context: &BrokerContext, index: i64, patience
     }
 }
 
-/// The error message that goes with a code: none when all is well.
-pub(super) fn message_of(code: i32, message: String) -> Option<Text> {
-    (code != 0).then(|| Text::from(message))
+/// The texts of errors: none where there is no error.
+pub(super) fn message_of(error_code: i32, message: String) -> Option<Text> {
+    (error_code != 0).then(|| Text::from(message))
 }
 
-/// Has a command carried out, waits until this broker has applied it, and gives the reply; `Err`: it was refused as a whole.
-pub(super) async fn carry_out(
+/// What a controller that answers another question than it was asked gets called.
+pub(super) fn misunderstood() -> (ErrorCode, String) {
+    (ErrorCode::UnknownServerError, WRONG_REPLY.to_owned())
+}
+
+/// Has the controller carry out a change and waits until this broker has seen it, so that the client's next request does;
+/// `Err`: it was refused as a whole.
+pub(super) async fn submit(
     context: &BrokerContext,
     command: proto::command::Command,
     patience: Duration,
@@ -66,5 +72,10 @@ pub(super) async fn carry_out(
         .map_err(|error| (ErrorCode::RequestTimedOut, error.to_string()))?;
     refusal_of(&reply)?;
     wait_for_index(context, reply.index, patience).await;
-    reply.reply.ok_or_else(|| (ErrorCode::UnknownServerError, WRONG_REPLY.to_owned()))
+    reply.reply.ok_or_else(misunderstood)
+}
+
+/// Kafka's number of a controller's error, which is always one of Kafka's.
+pub(super) fn number_of(error_code: i32) -> i16 {
+    i16::try_from(error_code).unwrap_or(-1)
 }

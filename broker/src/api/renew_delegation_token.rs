@@ -6,7 +6,7 @@ use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{RenewDelegationTokenRequest, RenewDelegationTokenResponse};
 
-use super::delegation_tokens::{check_offered, requester_of, submit, token_of};
+use super::delegation_tokens::{carry_out, check_offered, requester_of, token_of};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
 
@@ -40,6 +40,6 @@ async fn renew(
         renew_period_ms: request.renew_period_ms,
         now_ms: BrokerContext::now_ms(),
     };
-    let reply = submit(context, call, proto::command::Command::RenewDelegationToken(command)).await?;
+    let reply = carry_out(context, call, proto::command::Command::RenewDelegationToken(command)).await?;
     Ok(reply.expiry_ms)
 }

@@ -95,11 +95,21 @@ impl ControllerClient {
     /// The quorum's state as its leader sees it.
     pub async fn describe_quorum(&self) -> Result<proto::DescribeQuorumReply, LinkError> {
         let mut last = String::from("no controller is configured");
+        let mut is_redirected = false;
         for _ in 0..=self.shared.voters.len() {
             let endpoint = self.endpoint();
             match self.grpc(&endpoint).describe_quorum(proto::DescribeQuorumRequest {}).await {
                 Ok(reply) => {
                     let reply = reply.into_inner();
+                    let leads = reply.voters.iter().find(|voter| voter.node_id == reply.leader_id);
+                    // Only the leader hears of the others.
+                    if let Some(leader) = leads
+                        && leader.endpoint != endpoint
+                        && !std::mem::replace(&mut is_redirected, true)
+                    {
+                        self.note_leader(&leader.endpoint);
+                        continue;
+                    }
                     if reply.leader_id >= 0 {
                         return Ok(reply);
                     }

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ottla_proto::controller as proto;
+use ottla_proto::metadata::DirectoryList;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::ControllerClient;
 use crate::replica::Grant;
+use crate::replication::directory_updates::DirectoryStates;
 
 /// Pause before a lost session is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
@@ -32,6 +34,8 @@ pub struct SessionSignals {
     pub metadata_moved: Arc<Notify>,
     /// Whether the controller has this broker fenced.
     pub fenced: watch::Sender<bool>,
+    /// What is to be said of the log directories.
+    pub directories: watch::Receiver<DirectoryStates>,
     /// This broker can serve: it may be unfenced.
     pub ready: watch::Receiver<bool>,
     /// Controlled shutdown is wanted.
@@ -106,14 +110,7 @@ async fn one_stream(
     signals: &mut SessionSignals,
 ) -> StreamEnd {
     let (heartbeats, outgoing) = mpsc::channel(4);
-    let heartbeat = |signals: &SessionSignals| proto::BrokerHeartbeat {
-        broker_id: options.broker_id,
-        broker_epoch: options.broker_epoch,
-        metadata_index: signals.metadata_index.load(Ordering::Acquire),
-        want_fence: !*signals.ready.borrow(),
-        want_shut_down: *signals.shut_down.borrow(),
-        ..Default::default()
-    };
+    let heartbeat = |signals: &SessionSignals| heartbeat(options, signals);
     // Replies come in the order of the heartbeats: the front is the one that the next reply answers.
     let mut sent_at = std::collections::VecDeque::from([signals.grant.clock().monotonic_ms()]);
     if heartbeats.try_send(heartbeat(signals)).is_err() {
@@ -147,6 +144,7 @@ async fn one_stream(
             _ = ticks.tick() => {}
             () = tokio::time::sleep(eager), if hurried => {}
             () = signals.metadata_moved.notified(), if hurried => {}
+            changed = signals.directories.changed() => if changed.is_err() { std::future::pending::<()>().await },
             changed = signals.ready.changed() => if changed.is_err() { std::future::pending::<()>().await },
             changed = signals.shut_down.changed() => if changed.is_err() { std::future::pending::<()>().await },
         }
@@ -157,6 +155,21 @@ async fn one_stream(
         if heartbeats.send(heartbeat(signals)).await.is_err() {
             return StreamEnd::Broken("the controller closed the session".into());
         }
+    }
+}
+
+fn heartbeat(options: &SessionOptions, signals: &SessionSignals) -> proto::BrokerHeartbeat {
+    let ids =
+        |ids: &[uuid::Uuid]| ids.iter().map(|id| bytes::Bytes::copy_from_slice(id.as_bytes())).collect();
+    let directories = signals.directories.borrow();
+    proto::BrokerHeartbeat {
+        broker_id: options.broker_id,
+        broker_epoch: options.broker_epoch,
+        metadata_index: signals.metadata_index.load(Ordering::Acquire),
+        want_fence: !*signals.ready.borrow(),
+        want_shut_down: *signals.shut_down.borrow(),
+        offline_directories: ids(&directories.offline),
+        cordoned_directories: Some(DirectoryList { directories: ids(&directories.cordoned) }),
     }
 }
 

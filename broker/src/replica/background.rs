@@ -52,6 +52,7 @@ pub fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &Cancel
         manager.directories().clear_without_space();
     });
     super::cleaner::start(manager, tracker, stop);
+    super::moves::start(manager, tracker, stop);
     tracker.spawn(flush_by_time(Arc::clone(manager), stop.clone()));
     let manager = Arc::clone(manager);
     let stop = stop.clone();

@@ -82,7 +82,7 @@ impl Directories {
         let mut failures = Vec::new();
         for path in &shared.options.log_dirs {
             match directories.open_one(shared, properties, path) {
-                Ok(logs) => found.extend(logs),
+                Ok(logs) => keep_longer(&mut found, logs),
                 Err(error) if error.is_storage_fault() => failures.push(error.to_string()),
                 Err(error) => return Err(error.into()),
             }
@@ -157,7 +157,10 @@ impl Directories {
 
     /// A new replica goes where the fewest are. Without a usable directory it has no log.
     pub(crate) fn create(&self, topic: &str, id: PartitionId, rules: &Rules) -> (Option<Log>, Arc<LogDir>) {
-        let usable = self.all.iter().filter(|dir| !dir.is_offline());
+        // The controller gives a broker nothing new when all are cordoned; a decision of before may still come.
+        let is_open = |dir: &&Arc<LogDir>| !dir.is_offline();
+        let has_open = self.all.iter().any(|dir| is_open(&dir) && !dir.is_cordoned());
+        let usable = self.all.iter().filter(|dir| is_open(dir) && !(has_open && dir.is_cordoned()));
         let Some(log_dir) =
             usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)).or(self.all.first())
         else {
@@ -189,6 +192,21 @@ impl Directories {
         *deletions = later;
         let due: Vec<Deletion> = due;
         due.into_iter().map(|deletion| deletion.path).collect()
+    }
+
+    /// The id of a directory.
+    pub fn id_of(&self, log_dir: &LogDir) -> Option<Uuid> {
+        let owners = self.owners.lock();
+        owners.iter().find(|(path, _)| path == log_dir.path()).map(|(_, owner)| owner.directory_id)
+    }
+
+    /// `cordoned.log.dirs`: paths, or `*`.
+    pub(crate) fn apply_cordons(&self, cordoned: Option<&str>) {
+        let cordoned = cordoned.unwrap_or_default();
+        for log_dir in &self.all {
+            let is_named = |path: &str| path == "*" || Path::new(path) == log_dir.path();
+            log_dir.set_cordoned(cordoned.split(',').map(str::trim).any(is_named));
+        }
     }
 
     /// Appends that are refused for want of room are logged again.
@@ -339,6 +357,35 @@ impl Directories {
             if is_clean && let Err(error) = directory::write_clean_shutdown(log_dir.path(), broker_epoch) {
                 tracing::error!(directory = %log_dir.path().display(), %error, "the clean-shutdown marker was not written");
             }
+        }
+    }
+}
+
+/// A crash in the last step of a move between directories leaves the replica in both: the longer one stays.
+fn keep_longer(found: &mut HashMap<PartitionId, Loaded>, others: HashMap<PartitionId, Loaded>) {
+    let end = |loaded: &Loaded| loaded.log.as_ref().map_or(-1, Log::end_offset);
+    for (id, other) in others {
+        let worse = match found.remove(&id) {
+            None => {
+                found.insert(id, other);
+                continue;
+            }
+            Some(known) if end(&known) >= end(&other) => {
+                found.insert(id, known);
+                other
+            }
+            Some(known) => {
+                found.insert(id, other);
+                known
+            }
+        };
+        tracing::warn!(topic = worse.topic, partition = id.index, directory = %worse.log_dir.path().display(),
+            "lies in two directories, because a move was cut short: the shorter one is removed");
+        worse.log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
+        match worse.log.map(Log::rename_for_deletion) {
+            Some(Ok(path)) => remove(&path),
+            Some(Err(error)) => tracing::error!(%error, "a replica that was moved away cannot be removed"),
+            None => {}
         }
     }
 }

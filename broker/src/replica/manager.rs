@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ottla_metadata::config;
 use ottla_metadata::image::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
 use ottla_replica::fetch_session::TopicKey;
 use ottla_wire::error_code::ErrorCode;
@@ -19,7 +20,10 @@ use super::options::{Grant, ReplicaOptions};
 use super::partition::Partition;
 use super::read::FetchingReplica;
 use super::rules::Rules;
-use super::shared::{PartitionId, ReplicaShared};
+use super::shared::{LogDir, PartitionId, ReplicaShared};
+
+/// End of the name of Kafka's class that sends consumers to replicas of their rack.
+const RACK_AWARE_SELECTOR: &str = "RackAwareReplicaSelector";
 
 /// The partitions of one topic that have a replica here.
 #[derive(Debug)]
@@ -77,6 +81,8 @@ pub struct ReplicaManager {
     found: Mutex<HashMap<PartitionId, Loaded>>,
     /// Static properties of this node that topics take defaults from, by Kafka's names.
     properties: Arc<BTreeMap<String, String>>,
+    /// `replica.selector.class` is the one that sends consumers to replicas of their rack.
+    selects_by_rack: bool,
     /// One change of the image at a time.
     applying: Mutex<bool>,
 }
@@ -90,6 +96,8 @@ impl ReplicaManager {
     ) -> Result<Arc<Self>, OpenError> {
         let shared = ReplicaShared::new(options, grant);
         let (directories, found) = Directories::open(&shared, &properties)?;
+        let selector = config::get_string(&properties, "replica.selector.class");
+        let selects_by_rack = selector.ends_with(RACK_AWARE_SELECTOR);
         Ok(Arc::new(Self {
             shared,
             topics: RwLock::default(),
@@ -97,6 +105,7 @@ impl ReplicaManager {
             directories,
             found: Mutex::new(found),
             properties,
+            selects_by_rack,
             applying: Mutex::new(false),
         }))
     }
@@ -167,6 +176,26 @@ impl ReplicaManager {
         standing(&self.image.load(), replica.broker_id).is_some_and(|(epoch, eligible)| {
             eligible && (replica.broker_epoch == -1 || replica.broker_epoch == epoch)
         })
+    }
+
+    /// Where a consumer of a rack had better read (KIP-392); -1: here, which it is also for leaders of the same rack.
+    pub(crate) fn preferred_read_replica(&self, partition: &Partition, rack: &str, offset: i64) -> i32 {
+        if rack.is_empty() || !self.selects_by_rack || !partition.is_leader() {
+            return -1;
+        }
+        let image = self.image.load();
+        let is_near = |broker: i32| {
+            let registration = image.broker(broker.into()).filter(|registration| !registration.fenced);
+            registration.is_some_and(|registration| registration.rack.as_deref() == Some(rack))
+        };
+        if is_near(self.shared.options.broker_id) { -1 } else { partition.nearest_follower(offset, is_near) }
+    }
+
+    /// Takes everything in a directory that has failed offline.
+    pub(crate) fn take_offline(&self, log_dir: &Arc<LogDir>) {
+        for partition in self.partitions() {
+            partition.go_offline(log_dir);
+        }
     }
 
     // --- the image ---
@@ -286,6 +315,13 @@ impl ReplicaManager {
     }
 
     fn apply_configs(&self, image: &MetadataImage) {
+        self.shared.throttles.apply(image, &self.properties, self.shared.options.broker_id);
+        self.directories.apply_cordons(config::broker_value(
+            image,
+            &self.properties,
+            Some(self.shared.options.broker_id),
+            "cordoned.log.dirs",
+        ));
         let topics: Vec<Arc<TopicReplicas>> = self.topics.read().by_id.values().cloned().collect();
         for topic in topics {
             let rules =

@@ -16,6 +16,7 @@ use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::moves::Moving;
 use super::rules::Rules;
 use super::shared::{Following, IsrProposal, LogDir, PartitionId, ReplicaShared};
 use super::waiter::{FetchInterest, InterestKind, Waiter, Wakes};
@@ -119,6 +120,8 @@ pub(crate) struct State {
     pub(crate) log: Option<Log>,
     /// Where the log lies.
     pub(crate) log_dir: Arc<LogDir>,
+    /// A copy of the log is being made in another directory.
+    pub(crate) moving: Option<Arc<Moving>>,
     /// In order of offsets: appends are.
     acks: VecDeque<AckWait>,
     low_watermark_waits: Vec<LowWatermarkWait>,
@@ -162,6 +165,7 @@ impl Partition {
             machine,
             log,
             log_dir,
+            moving: None,
             acks: VecDeque::new(),
             low_watermark_waits: Vec::new(),
             interests: Vec::new(),
@@ -207,6 +211,11 @@ impl Partition {
     /// Whether the replica was removed: look it up again.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Where its log lies.
+    pub fn log_dir(&self) -> Arc<LogDir> {
+        Arc::clone(&self.state.lock().log_dir)
     }
 
     /// The topic's settings.
@@ -363,11 +372,32 @@ impl Partition {
         let mut state = self.state.lock();
         self.step(&mut state, Input::Offline, &mut wakes);
         Self::mark_all(&state, &mut wakes);
+        if let Some(moving) = state.moving.take() {
+            moving.cancel();
+        }
         let log = state.log.take();
         let log_dir = Arc::clone(&state.log_dir);
         drop(state);
         wakes.run();
         log.map(|log| (log, log_dir))
+    }
+
+    /// The log directory has failed: when the log lies there, it is not served any more, whatever of it could still be read.
+    pub(crate) fn go_offline(&self, log_dir: &Arc<LogDir>) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        if state.moving.as_ref().is_some_and(|moving| moving.is_to(log_dir))
+            && let Some(moving) = state.moving.take()
+        {
+            moving.cancel();
+        }
+        if Arc::ptr_eq(&state.log_dir, log_dir) && state.log.take().is_some() {
+            self.shared.counters.partitions_failed.add(1);
+            self.step(&mut state, Input::Offline, &mut wakes);
+            Self::mark_all(&state, &mut wakes);
+        }
+        drop(state);
+        wakes.run();
     }
 
     /// Reports any other fact.

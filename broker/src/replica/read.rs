@@ -50,6 +50,8 @@ pub struct FetchPartition {
     pub is_eligible: bool,
     /// Whether a follower may answer (KIP-392).
     pub allow_follower: bool,
+    /// A nearer replica that the consumer is to be sent to (KIP-392); -1: none.
+    pub preferred_read_replica: i32,
     /// Give the first batch even if it is larger than `bytes_max`: otherwise a large batch stops its readers for ever.
     pub at_least_one_batch: bool,
 }
@@ -75,6 +77,8 @@ pub struct FetchResult {
     pub diverging: Option<(i32, i64)>,
     /// -1: read here.
     pub preferred_read_replica: i32,
+    /// The throttle of replication holds its records back: it is to be looked at again.
+    pub is_throttled: bool,
     /// With an error about leadership: the leader and its epoch, -1 where not known.
     pub current_leader: Option<(i32, i32)>,
 }
@@ -92,6 +96,7 @@ impl FetchResult {
             traffic: None,
             diverging: None,
             preferred_read_replica: -1,
+            is_throttled: false,
             current_leader: None,
         }
     }
@@ -203,11 +208,44 @@ impl Partition {
             Self::release_low_watermark(state, wakes);
         }
         let mut result = Self::offsets(state);
+        if fetch.preferred_read_replica >= 0 && fetch.replica.is_none() {
+            result.preferred_read_replica = fetch.preferred_read_replica;
+            return Ok(result);
+        }
         if fetch.offset >= end || (fetch.bytes_max == 0 && !fetch.at_least_one_batch) {
             result.aborted = (fetch.isolation == Isolation::ReadCommitted).then(Vec::new);
             return Ok(result);
         }
-        self.read_slice(state, fetch, end, result, wakes)
+        let is_throttled = fetch.replica.is_some_and(|replica| self.is_throttled(state, replica.broker_id));
+        if !is_throttled {
+            return self.read_slice(state, fetch, end, result, wakes);
+        }
+        let (throttle, now_ms) = (&self.shared.throttles.leader, self.shared.grant.clock().monotonic_ms());
+        if throttle.is_exceeded(now_ms) {
+            result.is_throttled = true;
+            return Ok(result);
+        }
+        let fetch = FetchPartition { bytes_max: fetch.bytes_max.min(throttle.bytes_max(now_ms)), ..*fetch };
+        let result = self.read_slice(state, &fetch, end, result, wakes)?;
+        throttle.count(now_ms, result.slice.as_ref().map_or(0, |slice| slice.length as u64));
+        Ok(result)
+    }
+
+    /// Whether what a follower is sent counts against the leader's throttle: only while it catches up (KIP-73).
+    fn is_throttled(&self, state: &State, broker: i32) -> bool {
+        self.rules().is_throttled_as_leader(self.index())
+            && !state.machine.followers().any(|follower| follower.broker == broker && follower.in_isr)
+    }
+
+    /// The in-sync follower that has most of the log, of those that `is_near` and that have this offset (KIP-392); -1: none.
+    pub fn nearest_follower(&self, offset: i64, is_near: impl Fn(i32) -> bool) -> i32 {
+        let state = self.lock();
+        if !state.machine.is_leader() {
+            return -1;
+        }
+        let has_it = |view: &FollowerView| view.in_isr && view.log_end >= offset && view.log_start <= offset;
+        let near = state.machine.followers().filter(|view| has_it(view) && is_near(view.broker));
+        near.max_by_key(|view| (view.log_end, std::cmp::Reverse(view.broker))).map_or(-1, |view| view.broker)
     }
 
     fn read_slice(

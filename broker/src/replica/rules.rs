@@ -13,6 +13,7 @@ use ottla_wire::records::validate::{ProduceRules, Refusal, TargetCompression, va
 
 use super::options::ReplicaOptions;
 use super::partition::ProduceRefusal;
+use super::throttles::ThrottledReplicas;
 
 /// From this version of Produce on a batch may be compressed with Zstandard (KIP-110).
 const ZSTD_FROM: i16 = 7;
@@ -25,6 +26,8 @@ pub struct Rules {
     /// With time 0 and every codec: each request brings its own.
     produce: ProduceRules,
     log: LogConfig,
+    throttled_leaders: ThrottledReplicas,
+    throttled_followers: ThrottledReplicas,
 }
 
 /// Records that may be appended.
@@ -94,13 +97,31 @@ impl Rules {
         broker_id: i32,
         topic: &str,
     ) -> Self {
+        let throttled = |property: &str| {
+            let value = config::topic_value(image, properties, Some(broker_id), topic, property);
+            ThrottledReplicas::parse(&value.unwrap_or_default(), broker_id)
+        };
+        let throttled_leaders = throttled("leader.replication.throttled.replicas");
+        let throttled_followers = throttled("follower.replication.throttled.replicas");
         let topic = TopicConfig::effective(image, properties, broker_id, topic);
         Self {
+            throttled_leaders,
+            throttled_followers,
             min_insync_replicas: positive(topic.min_insync_replicas).max(1),
             flush_messages: topic.flush_messages,
             produce: produce_rules(&topic),
             log: log_config(&topic, properties),
         }
+    }
+
+    /// Whether sending a partition's records to followers that catch up counts against the throttle (KIP-73).
+    pub(crate) fn is_throttled_as_leader(&self, index: i32) -> bool {
+        self.throttled_leaders.contains(index)
+    }
+
+    /// Whether fetching a partition's records while catching up counts against the throttle (KIP-73).
+    pub(crate) fn is_throttled_as_follower(&self, index: i32) -> bool {
+        self.throttled_followers.contains(index)
     }
 
     /// For the log.

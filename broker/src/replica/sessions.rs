@@ -56,6 +56,8 @@ pub struct FetchRequest {
     pub replica: Option<FetchingReplica>,
     /// Whether followers may answer this consumer (from version 11 on).
     pub allow_follower: bool,
+    /// Where the consumer is (KIP-392); empty: it has not said.
+    pub rack: String,
     /// 0: none.
     pub session_id: i32,
     /// See [`ottla_replica::fetch_session`].
@@ -307,6 +309,9 @@ fn look(
             }
         }
         let result = look_at((manager, request, is_eligible), shell, &mut inner, slot, pass.bytes);
+        if result.is_throttled {
+            without_room.push(slot);
+        }
         let said = summary(&result);
         if inner.session.has_news(slot, &said) {
             pass.bytes += said.records_bytes;
@@ -346,6 +351,11 @@ fn look_at(
         },
     };
     let room = request.bytes_max.saturating_sub(bytes_so_far);
+    let preferred_read_replica = if request.replica.is_none() && request.allow_follower {
+        manager.preferred_read_replica(&partition, &request.rack, asked_request.fetch_offset)
+    } else {
+        -1
+    };
     partition.fetch(&FetchPartition {
         offset: asked_request.fetch_offset,
         bytes_max: usize::try_from(asked_request.bytes_max).unwrap_or(0).min(room),
@@ -356,6 +366,7 @@ fn look_at(
         replica: request.replica,
         is_eligible,
         allow_follower: request.allow_follower,
+        preferred_read_replica,
         at_least_one_batch: bytes_so_far == 0,
     })
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::options::{Grant, ReplicaOptions};
+use super::throttles::Throttles;
 
 /// A partition by its topic's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,6 +147,7 @@ pub struct LogDir {
     path: PathBuf,
     is_offline: AtomicBool,
     is_full: AtomicBool,
+    is_cordoned: AtomicBool,
     /// For placement.
     pub(crate) partitions: AtomicUsize,
 }
@@ -157,6 +159,7 @@ impl LogDir {
             path,
             is_offline: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
+            is_cordoned: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
         })
     }
@@ -170,6 +173,15 @@ impl LogDir {
     /// cache holds can be trusted.
     pub fn is_offline(&self) -> bool {
         self.is_offline.load(Ordering::Acquire)
+    }
+
+    /// Whether it takes no new replicas (KIP-1066).
+    pub fn is_cordoned(&self) -> bool {
+        self.is_cordoned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_cordoned(&self, is_cordoned: bool) {
+        self.is_cordoned.store(is_cordoned, Ordering::Relaxed);
     }
 
     /// Its disk failed: no partition of it is served any more. Logged once, the first reason wins.
@@ -203,6 +215,12 @@ pub struct ReplicaShared {
     pub following: WorkQueue<Following>,
     /// To the group commit: partitions with `flush.messages=1` that have bytes to sync.
     pub sync_queue: WorkQueue<()>,
+    /// To the moves between log directories.
+    pub(crate) move_queue: WorkQueue<()>,
+    /// How fast partitions are moved.
+    pub throttles: Throttles,
+    /// Replicas lie elsewhere than before: the controller is to be told.
+    pub placement_changed: Notify,
     /// What is counted.
     pub counters: ReplicaCounters,
 }
@@ -216,6 +234,9 @@ impl ReplicaShared {
             isr_queue: WorkQueue::default(),
             following: WorkQueue::default(),
             sync_queue: WorkQueue::default(),
+            move_queue: WorkQueue::default(),
+            throttles: Throttles::default(),
+            placement_changed: Notify::new(),
             counters: ReplicaCounters::default(),
         })
     }

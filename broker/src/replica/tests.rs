@@ -48,6 +48,7 @@ impl Node {
             isolation: Isolation::ReadUncommitted,
             replica: None,
             allow_follower: true,
+            rack: String::new(),
             session_id: session.0,
             session_epoch: session.1,
             uses_topic_ids: false,
@@ -91,6 +92,7 @@ fn read(offset: i64, current_leader_epoch: i32) -> FetchPartition {
         replica: None,
         is_eligible: false,
         allow_follower: false,
+        preferred_read_replica: -1,
         at_least_one_batch: true,
     }
 }
@@ -294,6 +296,7 @@ async fn an_answer_has_room_for_all_in_turn() {
         isolation: Isolation::ReadUncommitted,
         replica: None,
         allow_follower: true,
+        rack: String::new(),
         session_id: id,
         session_epoch: epoch,
         uses_topic_ids: false,

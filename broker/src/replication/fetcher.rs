@@ -31,6 +31,9 @@ const FETCH_VERSION: i16 = 17;
 /// leader's image is only a few milliseconds behind.
 const PAUSE_MS_MIN: u64 = 10;
 
+/// A fetcher that is held back by the throttle of moves looks at it again this often.
+const THROTTLE_CHECK_MS: u64 = 1_000;
+
 /// Requests that may be on their way at once: one that waits at the leader, and one that brings it changes.
 const IN_FLIGHT_MAX: usize = 2;
 
@@ -105,6 +108,8 @@ struct Followed {
     /// Not before this time.
     paused_until: Option<Instant>,
     pause_ms: u64,
+    /// The pause is one of the throttle.
+    is_throttled: bool,
 }
 
 struct Fetcher {
@@ -213,7 +218,13 @@ impl Fetcher {
                 self.session.drop(id);
                 continue;
             };
-            let followed = Followed { partition, leader_epoch, paused_until: None, pause_ms: PAUSE_MS_MIN };
+            let followed = Followed {
+                partition,
+                leader_epoch,
+                paused_until: None,
+                pause_ms: PAUSE_MS_MIN,
+                is_throttled: false,
+            };
             let position = followed.partition.fetch_position(leader_epoch);
             self.followed.insert(id, followed);
             self.went_on(id, position);
@@ -223,11 +234,17 @@ impl Fetcher {
     /// Puts partitions back whose pause is over; gives the end of the next one.
     fn end_pauses(&mut self) -> Option<Instant> {
         let now = Instant::now();
+        let throttled_until = throttled_until(&self.manager, now);
         let mut ended = Vec::new();
         let mut next: Option<Instant> = None;
         for (id, followed) in &mut self.followed {
             match followed.paused_until {
+                Some(until) if until <= now && throttled_until.is_some() && followed.is_throttled => {
+                    followed.paused_until = throttled_until;
+                    next = [next, throttled_until].into_iter().flatten().min();
+                }
                 Some(until) if until <= now => {
+                    followed.is_throttled = false;
                     followed.paused_until = None;
                     ended.push((*id, followed.partition.fetch_position(followed.leader_epoch)));
                 }
@@ -380,12 +397,31 @@ impl Fetcher {
                     _ => Bytes::new(),
                 };
                 has_records = !records.is_empty();
-                followed.partition.append_as_follower(
+                let is_counted = has_records && followed.partition.rules().is_throttled_as_follower(id.index);
+                if is_counted {
+                    let shared = self.manager.shared();
+                    let now_ms = shared.grant.clock().monotonic_ms();
+                    shared.throttles.follower.count(now_ms, records.len() as u64);
+                }
+                let position = followed.partition.append_as_follower(
                     epoch,
                     &records,
                     answer.high_watermark,
                     answer.log_start_offset,
-                )
+                );
+                // Who is in sync is not held back (KIP-73).
+                let is_behind =
+                    position.as_ref().is_ok_and(|position| position.offset < answer.high_watermark);
+                if is_counted
+                    && is_behind
+                    && let Some(until) = throttled_until(&self.manager, Instant::now())
+                {
+                    followed.is_throttled = true;
+                    followed.paused_until = Some(until);
+                    self.session.drop(id);
+                    return has_records;
+                }
+                position
             }
             ErrorCode::OffsetOutOfRange => {
                 followed.partition.start_over(epoch, answer.log_start_offset.max(0))
@@ -404,6 +440,15 @@ impl Fetcher {
         self.went_on(id, position);
         has_records
     }
+}
+
+/// When the throttle may let partitions go on that catch up; none: now. It is asked again every second, because its rate may
+/// change.
+fn throttled_until(manager: &ReplicaManager, now: Instant) -> Option<Instant> {
+    let shared = manager.shared();
+    let (throttle, now_ms) = (&shared.throttles.follower, shared.grant.clock().monotonic_ms());
+    let wait_ms = throttle.due_ms().saturating_sub(now_ms).min(THROTTLE_CHECK_MS);
+    throttle.is_exceeded(now_ms).then(|| now + Duration::from_millis(wait_ms.max(1)))
 }
 
 async fn sleep_until(until: Option<Instant>) {

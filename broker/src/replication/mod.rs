@@ -8,6 +8,7 @@
 //! | `session` | the follower's side of the fetch session: what to ask next, what to drop |
 //! | [`isr_updates`] | proposals of all led partitions, sent to the controller in batches |
 
+pub mod directory_updates;
 pub mod fetcher;
 pub mod isr_updates;
 pub mod peer;

@@ -70,7 +70,7 @@ pub struct CompactionPlan {
 pub(crate) struct Running(Weak<()>);
 
 impl Running {
-    fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.0.strong_count() > 0
     }
 }

@@ -1,0 +1,147 @@
+//! What AlterConfigs and IncrementalAlterConfigs share: checks that only this broker can make, then the controller's word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_proto::controller as proto;
+use ottla_proto::metadata::ResourceType;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::text::Text;
+
+use super::authorization::{Access, Operation, REFUSED};
+use super::forward::{code_of, misunderstood, submit};
+use crate::context::BrokerContext;
+
+/// The requests name no timeout; this is the broker's `request.timeout.ms`.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Numbers of the operations that are looked at before the controller sees them.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+
+/// One change of one resource.
+pub(super) struct Change {
+    pub(super) name: Text,
+    /// Kafka's number: set, delete, append, subtract.
+    pub(super) operation: i8,
+    pub(super) value: Option<Text>,
+}
+
+impl Change {
+    /// The legacy request knows nothing but setting.
+    pub(super) fn set(name: Text, value: Option<Text>) -> Self {
+        Self { name, operation: SET, value }
+    }
+}
+
+/// All changes of one resource.
+pub(super) struct Alteration {
+    /// Kafka's number.
+    pub(super) resource_type: i8,
+    pub(super) resource_name: Text,
+    pub(super) changes: Vec<Change>,
+}
+
+/// How changes are meant.
+#[derive(Clone, Copy)]
+pub(super) struct Mode {
+    /// Nothing is changed.
+    pub(super) validate_only: bool,
+    /// What is not named is removed.
+    pub(super) replace_all: bool,
+}
+
+/// What became of a resource; an error comes with its text.
+pub(super) type Outcome = Result<(), (ErrorCode, String)>;
+
+/// Alters resources; one outcome for each, in their order.
+pub(super) async fn alter(
+    context: &Arc<BrokerContext>,
+    access: &Access,
+    alterations: &[Alteration],
+    mode: Mode,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(alterations.len());
+    for alteration in alterations {
+        let (kind, name) = (alteration.resource_type, &alteration.resource_name);
+        outcomes.push(match access.config(Operation::AlterConfigs, kind, name) {
+            Ok(()) => check_security(context, alteration).await,
+            Err(code) => Err((code, REFUSED.to_owned())),
+        });
+    }
+    let admitted: Vec<usize> =
+        (0..alterations.len()).filter(|at| outcomes.get(*at).is_some_and(Outcome::is_ok)).collect();
+    if admitted.is_empty() {
+        return outcomes;
+    }
+    let command = proto::AlterConfigs {
+        validate_only: mode.validate_only,
+        replace_all: mode.replace_all,
+        resources: admitted.iter().filter_map(|at| alterations.get(*at)).map(to_command).collect(),
+    };
+    let command = proto::command::Command::AlterConfigs(command);
+    let altered = match submit(context, command, PATIENCE).await {
+        Ok(proto::command_reply::Reply::AlterConfigs(reply)) => Ok(reply.resources),
+        Ok(_) => Err(misunderstood()),
+        Err(refusal) => Err(refusal),
+    };
+    match altered {
+        // The controller answers in the order asked.
+        Ok(altered) => {
+            for (at, altered) in admitted.into_iter().zip(altered) {
+                if altered.error_code != 0 {
+                    outcomes[at] = Err((code_of(altered.error_code), altered.message));
+                }
+            }
+        }
+        Err(refusal) => {
+            for at in admitted {
+                outcomes[at] = Err(refusal.clone());
+            }
+        }
+    }
+    outcomes
+}
+
+/// A change of this broker's own properties must leave its listeners usable: only here are the files that they name.
+async fn check_security(context: &Arc<BrokerContext>, alteration: &Alteration) -> Outcome {
+    let own_name = context.options.node_id.to_string();
+    let is_own = i32::from(alteration.resource_type) == i32::from(ResourceType::Broker)
+        && (alteration.resource_name.is_empty() || *alteration.resource_name == *own_name);
+    if !is_own {
+        return Ok(());
+    }
+    let changes = alteration
+        .changes
+        .iter()
+        .filter(|change| matches!(change.operation, SET | DELETE))
+        .map(|change| {
+            let value = change.value.as_deref().filter(|_| change.operation == SET);
+            (change.name.to_string(), value.map(str::to_owned))
+        })
+        .collect::<Vec<_>>();
+    let context = Arc::clone(context);
+    let check = move || context.security.check(&context.image.current(), &changes);
+    let checked = tokio::task::spawn_blocking(check).await;
+    let refused = |message: String| (ErrorCode::InvalidConfig, message);
+    checked.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
+}
+
+fn to_command(alteration: &Alteration) -> proto::ConfigAlteration {
+    proto::ConfigAlteration {
+        // An unknown number is refused by the controller.
+        resource_type: ResourceType::try_from(i32::from(alteration.resource_type))
+            .unwrap_or(ResourceType::Unspecified)
+            .into(),
+        resource_name: alteration.resource_name.to_string(),
+        changes: alteration
+            .changes
+            .iter()
+            .map(|change| proto::ConfigChange {
+                name: change.name.to_string(),
+                operation: i32::from(change.operation),
+                value: change.value.as_ref().map(ToString::to_string),
+            })
+            .collect(),
+    }
+}
