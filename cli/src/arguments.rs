@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, log, man, produce, quorum, server, topic,
+    broker, cluster, completion, config, consume, dev, doctor, log, man, produce, quorum, server, topic,
 };
 use crate::output::Format;
 use crate::parse;
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),
+    /// What of this machine would hurt a node, why, and the command that mends it
+    Doctor(doctor::Doctor),
     /// Print a completion script for a shell
     Completion(completion::Completion),
     /// Print the manual page

@@ -3,9 +3,12 @@
 mod admin;
 mod allocator;
 mod arguments;
+mod calendar;
 mod client;
 mod command;
+mod doctor;
 mod failure;
+mod http_client;
 mod node_config;
 mod output;
 mod parse;

@@ -174,3 +174,22 @@ fn a_reader_that_goes_away_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
+
+#[test]
+fn a_health_check_of_a_node_that_is_not_there_is_1() {
+    let output = ottla(&["cluster", "await", "--local", "--http", NOBODY, "--timeout", "200ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.starts_with("error: not ready within 200ms: 127.0.0.1:1: "), "{message}");
+    let output = ottla(&["cluster", "await", "--local", "--brokers", "3"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_server_without_a_file_is_told_by_the_environment() {
+    let output = ottla(&["server"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    assert!(message.starts_with("error: process.roles: is missing"), "{message}");
+    assert!(message.contains("hint: name a property file with --config, or set properties as"), "{message}");
+}

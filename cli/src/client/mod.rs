@@ -105,15 +105,11 @@ pub(crate) async fn bootstrap(session: &Session) -> Result<Vec<String>, Failure>
         return Ok(session.bootstrap.clone());
     }
     let cluster = crate::admin::Admin::connect(session).await?.describe_cluster().await?;
-    let addresses: Vec<String> = cluster
-        .brokers
-        .iter()
-        .filter(|broker| !broker.fenced)
-        .filter_map(|broker| {
-            broker.listeners.iter().find(|listener| is_plaintext(&listener.security_protocol))
-        })
-        .map(|listener| format!("{}:{}", listener.host, listener.port))
-        .collect();
+    let listeners =
+        cluster.brokers.iter().filter(|broker| !broker.fenced).flat_map(|broker| &broker.listeners);
+    let plain = listeners.filter(|listener| is_plaintext(&listener.security_protocol));
+    let addresses =
+        nearest_first(plain.map(|listener| (listener.host.clone(), listener.port)), &session.servers);
     if addresses.is_empty() {
         return Err(Failure::new("no broker serves on a PLAINTEXT listener")
             .hint("see 'ottla broker list'; --bootstrap HOST:PORT names a Kafka listener"));
@@ -121,6 +117,33 @@ pub(crate) async fn bootstrap(session: &Session) -> Result<Vec<String>, Failure>
     Ok(addresses)
 }
 
+/// A cluster may have listeners that only its own network reaches. What has the host by which the admin plane was reached is
+/// reached from here; all others stay, behind it.
+fn nearest_first(listeners: impl Iterator<Item = (String, u32)>, servers: &[String]) -> Vec<String> {
+    let mut listeners: Vec<_> = listeners.collect();
+    let is_known = |host: &str| {
+        servers.iter().any(|server| server.rsplit_once(':').is_some_and(|(known, _)| known == host))
+    };
+    listeners.sort_by_key(|(host, _)| !is_known(host));
+    listeners.into_iter().map(|(host, port)| format!("{host}:{port}")).collect()
+}
+
 fn is_plaintext(protocol: &str) -> bool {
     protocol.is_empty() || protocol.eq_ignore_ascii_case("PLAINTEXT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_the_host_of_the_admin_plane_is_tried_first() {
+        let listeners = [("ottla-1", 19092), ("localhost", 9092), ("ottla-2", 19092), ("localhost", 9192)];
+        let listeners = || listeners.iter().map(|(host, port)| ((*host).to_owned(), *port));
+        assert_eq!(
+            nearest_first(listeners(), &["localhost:9093".to_owned()]),
+            ["localhost:9092", "localhost:9192", "ottla-1:19092", "ottla-2:19092"]
+        );
+        assert_eq!(nearest_first(listeners(), &["elsewhere:9093".to_owned()])[0], "ottla-1:19092");
+    }
 }

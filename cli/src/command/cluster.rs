@@ -1,5 +1,7 @@
 //! `ottla cluster …`: the cluster as a whole.
 
+mod local;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,6 +49,12 @@ pub(crate) struct Await {
     /// And every partition has a leader and all its replicas in sync
     #[arg(long)]
     healthy: bool,
+    /// Only the node on this machine, by its HTTP port: what a container's health check asks
+    #[arg(long, conflicts_with_all = ["brokers", "healthy"])]
+    local: bool,
+    /// The HTTP port that --local asks; of every address (0.0.0.0), this machine's
+    #[arg(long, env = "OTTLA_HTTP_LISTENER", value_name = "HOST:PORT", default_value = local::HTTP_DEFAULT)]
+    http: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -229,6 +237,9 @@ fn status_text(document: &StatusDocument) -> String {
 impl Await {
     async fn run(&self, session: &Session) -> anyhow::Result<()> {
         let limit = session.timeout_given.unwrap_or(AWAIT_TIMEOUT);
+        if self.local {
+            return local::wait(&self.http, limit, session.output);
+        }
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(AWAIT_PAUSE);
@@ -291,7 +302,7 @@ mod tests {
     }
 
     fn wait(brokers: Option<usize>, healthy: bool) -> Await {
-        Await { brokers, healthy }
+        Await { brokers, healthy, local: false, http: local::HTTP_DEFAULT.to_owned() }
     }
 
     #[test]

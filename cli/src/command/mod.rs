@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod consume;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod produce;
@@ -43,6 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Config(config::Config::Reference(reference)) => reference.run(output),
         Command::Config(config) => with_session(&global, async |session| config.run(&session).await),
         Command::Log(log) => log.run(output),
+        Command::Doctor(doctor) => doctor.run(output),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
     }

@@ -1,4 +1,4 @@
-//! `ottla server --config FILE`: one node.
+//! `ottla server [--config FILE]`: one node, out of a property file, the environment, or both.
 
 use std::path::PathBuf;
 
@@ -16,9 +16,9 @@ use crate::server::signals::Stop;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla server --config server.properties --set log.retention.hours=24")]
 pub(crate) struct Server {
-    /// The property file; Kafka's KRaft names
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    /// The property file; Kafka's KRaft names. Without one, the environment has every setting: OTTLA_LOG_DIRS is log.dirs
+    #[arg(long, env = "OTTLA_CONFIG", value_name = "FILE", hide_env_values = true)]
+    config: Option<PathBuf>,
     /// A setting that wins over the file's and the environment's; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse::name_value)]
     set: Vec<(String, String)>,
@@ -29,7 +29,7 @@ impl Server {
         let (config, findings) = self.load()?;
         logging::start(config.log_format);
         for warning in &findings.warnings {
-            tracing::warn!("{}: {warning}", self.config.display());
+            tracing::warn!("{}{warning}", self.place());
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
@@ -40,17 +40,36 @@ impl Server {
 
     /// Before anything is touched: all problems, each on its line.
     fn load(&self) -> anyhow::Result<(NodeConfig, Findings)> {
-        let file = self.config.display();
-        let text = std::fs::read_to_string(&self.config)
-            .map_err(|error| Failure::usage(format!("cannot read {file}: {error}")))?;
+        let text = match &self.config {
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?,
+            None => String::new(),
+        };
         let (config, findings) = NodeConfig::load(&text, node_config::environment(), &self.set);
         match config {
             Some(config) => Ok((config, findings)),
             None => {
-                let failure = |problem| Failure::usage(format!("{file}: {problem}"));
-                Err(Failures(findings.problems.iter().map(failure).collect()).into())
+                let place = self.place();
+                let mut failures: Vec<_> = findings
+                    .problems
+                    .iter()
+                    .map(|problem| Failure::usage(format!("{place}{problem}")))
+                    .collect();
+                if self.config.is_none()
+                    && let Some(last) = failures.pop()
+                {
+                    failures.push(last.hint(
+                        "name a property file with --config, or set properties as OTTLA_NODE_ID is node.id",
+                    ));
+                }
+                Err(Failures(failures).into())
             }
         }
+    }
+
+    /// What stands in front of a message about a setting: the file, if there is one.
+    fn place(&self) -> String {
+        self.config.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod address;
 mod network;
+mod pod;
 mod quorum;
 mod settings;
 #[cfg(test)]

@@ -6,11 +6,21 @@ use std::fmt;
 use ottla_metadata::config::{ConfigKind, definition, nearest, replacement_note, validate};
 use ottla_metadata::properties;
 
+use super::pod::{self, Pod};
+
 /// What stands in front of a variable that sets a property: `OTTLA_LOG_SEGMENT_BYTES`.
 const PREFIX: &str = "OTTLA_";
 /// Variables that are something else: flags of the command line, the log's filter, and what our own tests use.
-const OTHER_VARIABLES: [&str; 6] =
-    ["OTTLA_SERVER", "OTTLA_BOOTSTRAP", "OTTLA_PROFILE", "OTTLA_LOG", "OTTLA_BINARY", "OTTLA_CONFIG"];
+const OTHER_VARIABLES: [&str; 8] = [
+    "OTTLA_SERVER",
+    "OTTLA_BOOTSTRAP",
+    "OTTLA_PROFILE",
+    "OTTLA_LOG",
+    "OTTLA_BINARY",
+    "OTTLA_CONFIG",
+    pod::NAME,
+    pod::NODE_ID_OFFSET,
+];
 
 /// Where a setting was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,14 +129,43 @@ impl Settings {
             }
             settings.0.insert(property.name, Setting { value: property.value, origin });
         }
+        let environment: Vec<_> = environment.into_iter().collect();
+        let pod = Pod::read(&environment).unwrap_or_else(|problem| {
+            findings.problems.push(problem);
+            None
+        });
         for (variable, value) in environment {
+            let value = pod.as_ref().map_or(value.clone(), |pod| pod.fill(&value));
             settings.take_variable(variable, value, findings);
         }
         for (name, value) in flags {
             settings.0.insert(name.clone(), Setting { value: value.clone(), origin: Origin::Flag });
         }
+        if let Some(pod) = pod {
+            settings.place_pod(pod);
+        }
         settings.check_values(findings);
         settings
+    }
+
+    /// A pod's node id is its ordinal unless somebody has set one; a pod beyond the voters is a broker only, so that one
+    /// StatefulSet of combined nodes can have more replicas than controllers.
+    fn place_pod(&mut self, pod: Pod) {
+        let origin = Origin::Variable(pod::NAME.to_owned());
+        if self.filled("node.id").is_none() && self.filled("broker.id").is_none() {
+            let value = pod.node_id.to_string();
+            self.0.insert("node.id".to_owned(), Setting { value, origin: origin.clone() });
+        }
+        let id = self.filled("node.id").unwrap_or_default();
+        let is_voter = self.filled("controller.quorum.voters").is_none_or(|voters| {
+            voters.split(',').any(|voter| voter.split_once('@').is_some_and(|(voter, _)| voter.trim() == id))
+        });
+        let both = self.filled("process.roles").is_some_and(|roles| {
+            ["broker", "controller"].iter().all(|role| roles.split(',').any(|item| item.trim() == *role))
+        });
+        if both && !is_voter {
+            self.0.insert("process.roles".to_owned(), Setting { value: "broker".to_owned(), origin });
+        }
     }
 
     fn take_variable(&mut self, variable: String, value: String, findings: &mut Findings) {
@@ -296,6 +335,51 @@ mod tests {
         assert!(
             warnings[0].starts_with("line 1: zookeeper.connect: has no effect here: there is no ZooKeeper")
         );
+    }
+
+    #[test]
+    fn a_pod_is_the_node_of_its_ordinal_unless_a_node_id_is_set() {
+        let pod = ("OTTLA_POD_NAME", "ottla-2");
+        let listeners = ("OTTLA_ADVERTISED_LISTENERS", "PLAINTEXT://ottla-{ordinal}.ottla:{ordinal+9000}");
+        let (settings, findings) = gather("", &[listeners, pod, ("OTTLA_NODE_ID_OFFSET", "10")], &[]);
+        assert_eq!(findings, Findings::default());
+        assert_eq!(settings.get("node.id"), Some("12"));
+        assert_eq!(settings.get("advertised.listeners"), Some("PLAINTEXT://ottla-2.ottla:9002"));
+        assert_eq!(gather("node.id=7", &[pod], &[]).0.get("node.id"), Some("7"));
+        assert_eq!(gather("", &[("OTTLA_POD_NAME", "x")], &[]).1.problems.len(), 1);
+        // Where no pod is named, braces are what they are.
+        let (settings, _) = gather("", &[listeners], &[]);
+        assert_eq!(settings.get("advertised.listeners"), Some(listeners.1));
+    }
+
+    #[test]
+    fn a_pod_beyond_the_voters_is_a_broker_only() {
+        let roles = |pod: &str| {
+            let environment = [
+                ("OTTLA_POD_NAME", pod),
+                ("OTTLA_PROCESS_ROLES", "broker,controller"),
+                ("OTTLA_CONTROLLER_QUORUM_VOTERS", "0@a:1, 1@b:1,2@c:1"),
+            ];
+            gather("", &environment, &[]).0.get("process.roles").map(str::to_owned)
+        };
+        assert_eq!(roles("ottla-1").as_deref(), Some("broker,controller"));
+        assert_eq!(roles("ottla-3").as_deref(), Some("broker"));
+        // Only a pod is moved: anybody else is told that the voters do not name the node.
+        let (settings, _) =
+            gather("node.id=3\nprocess.roles=broker,controller\ncontroller.quorum.voters=1@a:1", &[], &[]);
+        assert_eq!(settings.get("process.roles"), Some("broker,controller"));
+    }
+
+    #[test]
+    fn every_property_can_be_set_by_its_variable() {
+        for definition in ottla_metadata::config::definitions(ConfigKind::Broker) {
+            let variable = format!("OTTLA_{}", definition.name.to_ascii_uppercase().replace('.', "_"));
+            let mut settings = Settings::default();
+            let mut findings = Findings::default();
+            settings.take_variable(variable.clone(), "x".into(), &mut findings);
+            let is_other = OTHER_VARIABLES.contains(&variable.as_str());
+            assert_eq!(settings.get(definition.name), (!is_other).then_some("x"), "{variable}");
+        }
     }
 
     #[test]
