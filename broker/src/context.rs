@@ -88,13 +88,11 @@ impl BrokerContext {
             .collect()
     }
 
-    /// The node to name as the controller: Kafka's clients send it admin requests, which every broker takes.
+    /// Whom clients send what only a controller decides to: this very broker, which passes it on. A client keeps the answer
+    /// long after the one that leads the quorum has changed, and a broker that answers lives. (Kafka names any broker.)
     pub(crate) fn controller_id(&self, nodes: &[NodeAddress]) -> i32 {
-        let leader = self.controller.leader_id();
-        if nodes.iter().any(|node| node.id == leader) {
-            return leader;
-        }
-        nodes.first().map_or(-1, |node| node.id)
+        let own = self.options.node_id;
+        if nodes.iter().any(|node| node.id == own) { own } else { nodes.first().map_or(-1, |node| node.id) }
     }
 }
 

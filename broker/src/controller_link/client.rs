@@ -9,6 +9,7 @@ use std::time::Duration;
 use ottla_proto::controller as proto;
 use ottla_proto::controller::controller_client::ControllerClient as GrpcClient;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::channel::{MESSAGE_BYTES_MAX, connect};
@@ -42,20 +43,29 @@ pub struct ControllerClient {
 struct Shared {
     voters: Vec<String>,
     leader_id: AtomicI32,
+    /// Endpoint of the controller that is believed to lead.
+    leader: watch::Sender<Option<String>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     channels: HashMap<String, Channel>,
-    leader: Option<String>,
     next: usize,
 }
 
 impl ControllerClient {
     /// `voters` are the controllers' gRPC endpoints, `host:port`; at least one.
     pub fn new(voters: Vec<String>) -> Self {
-        Self { shared: Arc::new(Shared { voters, leader_id: AtomicI32::new(-1), state: Mutex::default() }) }
+        let leader_id = AtomicI32::new(-1);
+        Self {
+            shared: Arc::new(Shared {
+                voters,
+                leader_id,
+                leader: watch::Sender::default(),
+                state: Mutex::default(),
+            }),
+        }
     }
 
     /// Decides and commits one command on the leader. Commands that are not idempotent by themselves carry an id, so
@@ -129,6 +139,11 @@ impl ControllerClient {
         (endpoint, client)
     }
 
+    /// Endpoint of the controller that is believed to lead, as it changes.
+    pub(crate) fn watch_leader(&self) -> watch::Receiver<Option<String>> {
+        self.shared.leader.subscribe()
+    }
+
     /// A client of any controller, a different one at each call.
     pub(crate) fn any(&self) -> (String, GrpcClient<Channel>) {
         let endpoint = {
@@ -153,16 +168,23 @@ impl ControllerClient {
     /// Takes note of who leads; an empty endpoint is no news.
     pub(crate) fn note_leader(&self, endpoint: &str) {
         if !endpoint.is_empty() {
-            self.shared.state.lock().leader = Some(endpoint.to_owned());
+            self.shared.leader.send_if_modified(|leader| {
+                let is_news = leader.as_deref() != Some(endpoint);
+                *leader = Some(endpoint.to_owned());
+                is_news
+            });
         }
     }
 
     /// The controller at `endpoint` does not lead, or does not answer.
     pub(crate) fn forget(&self, endpoint: &str) {
-        let mut state = self.shared.state.lock();
-        if state.leader.as_deref() == Some(endpoint) {
-            state.leader = None;
-        }
+        self.shared.leader.send_if_modified(|leader| {
+            let is_it = leader.as_deref() == Some(endpoint);
+            if is_it {
+                *leader = None;
+            }
+            is_it
+        });
     }
 
     async fn on_leader<Reply, Call, Sent>(&self, patience: Duration, call: Call) -> Result<Reply, LinkError>
@@ -209,10 +231,10 @@ impl ControllerClient {
     }
 
     fn endpoint(&self) -> String {
-        let mut state = self.shared.state.lock();
-        if let Some(leader) = &state.leader {
+        if let Some(leader) = &*self.shared.leader.borrow() {
             return leader.clone();
         }
+        let mut state = self.shared.state.lock();
         state.next += 1;
         self.shared.voters[state.next % self.shared.voters.len()].clone()
     }

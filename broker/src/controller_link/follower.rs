@@ -1,5 +1,7 @@
-//! Follows the committed metadata: from any controller, a snapshot first when too far behind, then each entry once and in
-//! order.
+//! Follows the committed metadata: a snapshot first when too far behind, then each entry once and in order.
+//!
+//! From the controller that leads, which knows first what is committed; a broker that cannot reach that one follows any
+//! other, which is behind by a Raft heartbeat.
 //!
 //! Nothing is published before the image has this broker's own registration. A controller that has just started may know less
 //! than this broker's disk does: to a half-told history the logs of later topics belong to nobody, and would be removed.
@@ -20,6 +22,11 @@ use super::{ControllerClient, ImageHandle};
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Entries that are applied together when they arrive together: one image and one pass over the replicas for all.
 const BATCH_ENTRIES_MAX: usize = 256;
+
+/// A controller that says nothing for so long hangs: also without news it gives a sign of life far more often.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// A leader that could not be followed is left alone for so long, while another controller can be.
+const AVOIDED_FOR: Duration = Duration::from_secs(10);
 
 /// Why following has ended for good.
 #[derive(Debug, thiserror::Error)]
@@ -42,19 +49,27 @@ pub async fn follow_metadata(
 ) -> Result<(), FollowError> {
     let publishes_from = *registered.borrow_and_update();
     let mut follower = Follower { latest: image.current(), image, snapshot: None, publishes_from };
+    let mut avoided: Option<(String, tokio::time::Instant)> = None;
+    let mut leader = client.watch_leader();
     loop {
-        let (endpoint, mut grpc) = client.any();
+        avoided.take_if(|(_, until)| *until <= tokio::time::Instant::now());
+        let avoid = avoided.as_ref().map(|(endpoint, _)| endpoint.clone());
+        let (endpoint, mut grpc) = pick(&client, avoid.as_deref());
         let request = proto::FollowMetadataRequest {
             node_id,
             from_index: follower.latest.index().0 + 1,
             cluster_id: follower.latest.cluster_id().to_owned(),
         };
         let streamed = async {
-            let mut updates = grpc.follow_metadata(request).await?.into_inner();
+            let opening = tokio::time::timeout(SILENCE_MAX, grpc.follow_metadata(request));
+            let mut updates = opening.await.map_err(|_| silent())??.into_inner();
             follower.snapshot = None;
             loop {
                 let update = tokio::select! {
-                    update = updates.message() => update?,
+                    update = tokio::time::timeout(SILENCE_MAX, updates.message()) => {
+                        update.map_err(|_| silent())??
+                    }
+                    () = another_leads(&mut leader, &endpoint, avoid.as_deref()) => break,
                     Ok(()) = registered.changed() => {
                         follower.publishes_from = *registered.borrow_and_update();
                         follower.publish(None, &mut on_image);
@@ -88,6 +103,8 @@ pub async fn follow_metadata(
             Ok(Ok(())) => tracing::debug!(endpoint, "the metadata stream ended; asking another controller"),
             Err(status) => {
                 tracing::debug!(endpoint, error = status.message(), "no metadata from this controller");
+                client.forget(&endpoint);
+                avoided = Some((endpoint, tokio::time::Instant::now() + AVOIDED_FOR));
             }
         }
         tokio::select! {
@@ -95,6 +112,33 @@ pub async fn follow_metadata(
             () = stopping.cancelled() => return Ok(()),
         }
     }
+}
+
+/// The controller that leads, unless it is to be avoided or is not known; then another one in turn.
+fn pick(
+    client: &ControllerClient,
+    avoid: Option<&str>,
+) -> (String, proto::controller_client::ControllerClient<tonic::transport::Channel>) {
+    let picked = client.leader();
+    if avoid != Some(&*picked.0) {
+        return picked;
+    }
+    let other = client.any();
+    if avoid == Some(&*other.0) { client.any() } else { other }
+}
+
+/// Returns when another controller than this one is known to lead, and is not to be avoided.
+async fn another_leads(leader: &mut watch::Receiver<Option<String>>, endpoint: &str, avoid: Option<&str>) {
+    let is_another = |leader: &Option<String>| {
+        leader.as_deref().is_some_and(|leader| leader != endpoint && Some(leader) != avoid)
+    };
+    if leader.wait_for(is_another).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn silent() -> tonic::Status {
+    tonic::Status::deadline_exceeded(format!("nothing was heard for {} s", SILENCE_MAX.as_secs()))
 }
 
 /// A snapshot that is arriving.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata::DirectoryList;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,10 @@ pub enum SessionEnd {
     /// The controller no longer knows this broker epoch: the broker must register again. The text says why.
     RegisterAgain(String),
 }
+
+/// A controller that has not answered a heartbeat for so long hangs: whoever leads now is looked for, well before the lease
+/// ends.
+const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 
 /// Kafka's STALE_BROKER_EPOCH and BROKER_ID_NOT_REGISTERED.
 const REGISTER_AGAIN: [i32; 2] = [77, 102];
@@ -118,6 +123,8 @@ async fn one_stream(
     }
     let opening =
         tokio::time::timeout(Duration::from_secs(2), grpc.session(ReceiverStream::new(outgoing))).await;
+    // Since when a heartbeat has waited while nothing was answered.
+    let mut unanswered = Some(Instant::now());
     let mut replies = match opening {
         Ok(Ok(replies)) => replies.into_inner(),
         Ok(Err(status)) => return StreamEnd::Broken(status.message().to_owned()),
@@ -133,6 +140,7 @@ async fn one_stream(
         tokio::select! {
             reply = replies.message() => match reply {
                 Ok(Some(reply)) => {
+                    unanswered = (sent_at.len() > 1).then(Instant::now);
                     if let Some(end) = take_reply(signals, &reply, sent_at.pop_front()) {
                         return end;
                     }
@@ -142,6 +150,9 @@ async fn one_stream(
                 Err(status) => return StreamEnd::Broken(status.message().to_owned()),
             },
             _ = ticks.tick() => {}
+            () = silence(unanswered) => {
+                return StreamEnd::Broken("the controller does not answer heartbeats".into());
+            }
             () = tokio::time::sleep(eager), if hurried => {}
             () = signals.metadata_moved.notified(), if hurried => {}
             changed = signals.directories.changed() => if changed.is_err() { std::future::pending::<()>().await },
@@ -152,9 +163,18 @@ async fn one_stream(
             return StreamEnd::Broken("the controller does not answer heartbeats".into());
         }
         sent_at.push_back(signals.grant.clock().monotonic_ms());
+        unanswered.get_or_insert_with(Instant::now);
         if heartbeats.send(heartbeat(signals)).await.is_err() {
             return StreamEnd::Broken("the controller closed the session".into());
         }
+    }
+}
+
+/// Returns when the controller has been silent for too long.
+async fn silence(unanswered: Option<Instant>) {
+    match unanswered {
+        Some(since) => tokio::time::sleep_until(since + UNANSWERED_MAX).await,
+        None => std::future::pending().await,
     }
 }
 

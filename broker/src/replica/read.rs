@@ -102,6 +102,12 @@ impl FetchResult {
     }
 }
 
+/// With this error Kafka tells a consumer nothing more. A follower starts over at the log's start.
+fn out_of_range(fetch: &FetchPartition, bounds: &FetchResult) -> FetchResult {
+    let log_start_offset = if fetch.replica.is_some() { bounds.log_start_offset } else { -1 };
+    FetchResult { log_start_offset, ..FetchResult::refused(ErrorCode::OffsetOutOfRange) }
+}
+
 /// What ListOffsets asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetQuery {
@@ -194,7 +200,7 @@ impl Partition {
         };
         // A consumer may ask for what is written and not yet committed: it waits, it is not out of range.
         if fetch.offset < bounds.log_start_offset || fetch.offset > log_end {
-            return Err(Box::new(FetchResult { error: ErrorCode::OffsetOutOfRange, ..bounds }));
+            return Err(Box::new(out_of_range(fetch, &bounds)));
         }
         if let Some(replica) = fetch.replica {
             let input = Input::FollowerFetched {
@@ -274,9 +280,7 @@ impl Partition {
                 result.slice = (slice.length > 0).then_some(slice);
                 Ok(result)
             }
-            Err(LogError::OffsetOutOfRange { .. }) => {
-                Err(Box::new(FetchResult { error: ErrorCode::OffsetOutOfRange, ..result }))
-            }
+            Err(LogError::OffsetOutOfRange { .. }) => Err(Box::new(out_of_range(fetch, &result))),
             Err(error) => {
                 if error.is_fatal() {
                     self.broken(state, &error, wakes);

@@ -24,6 +24,8 @@ use crate::types::{Raft, RaftId};
 const UPDATES_MAX: usize = 256;
 /// A follower that takes nothing for this long is dropped; it comes again and is given what it missed.
 const FOLLOWER_STALL: Duration = Duration::from_secs(10);
+/// A follower of the metadata hears something this often, so that it can tell a quiet cluster from a controller that hangs.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// Replies to heartbeats that wait for a slow broker.
 const REPLIES_MAX: usize = 64;
 
@@ -104,6 +106,7 @@ async fn feed(
                     changed.map_err(drop)?;
                     give(&updates, update(None)).await?;
                 }
+                () = tokio::time::sleep(SIGN_OF_LIFE) => give(&updates, update(None)).await?,
                 () = updates.closed() => return Err(()),
             },
         }
