@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks that every metric that an alert or a dashboard names is there: `metrics.py PAGE`, a saved answer of /metrics.
 
-Names in PromQL are found without a parser: whatever begins with "ottla_". A metric that has no sample yet counts by its # TYPE.
+Names in PromQL are found without a parser: whatever begins with "ottla_" or "process_". A metric that has no sample yet counts by its # TYPE.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 import sys
 
 DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
-NAME = re.compile(r"\bottla_[a-z0-9_]+")
+NAME = re.compile(r"\b(?:ottla|process)_[a-z0-9_]+")
 # What the text format puts behind a family's name.
 SUFFIXES = {
     "counter": ["_total", "_created"],

@@ -20,19 +20,26 @@ PARTITIONS_TIMEOUT_SECONDS = 30
 READ_TIMEOUT_SECONDS = 60
 
 
+def reached(arguments):
+    """How every client reaches the cluster."""
+    settings = {"bootstrap.servers": arguments.bootstrap, "log_level": 3}
+    if arguments.ca:
+        settings |= {"security.protocol": "SSL", "ssl.ca.location": arguments.ca}
+    return settings
+
+
 def write(arguments):
     stop = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.append(1))
     producer = Producer(
         {
-            "bootstrap.servers": arguments.bootstrap,
+            **reached(arguments),
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": 0,
             "message.timeout.ms": 120_000,
             "reconnect.backoff.max.ms": 250,
-            "log_level": 3,
         }
     )
     acknowledged, failed, waits = [], collections.Counter(), []
@@ -76,10 +83,9 @@ def summary(result):
     )
 
 
-def read_all(bootstrap, topic):
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "check", "enable.auto.commit": False, "log_level": 3}
-    )
+def read_all(arguments):
+    topic = arguments.topic
+    consumer = Consumer({**reached(arguments), "group.id": "check", "enable.auto.commit": False})
     metadata = consumer.list_topics(topic, timeout=PARTITIONS_TIMEOUT_SECONDS).topics[topic]
     ends = {}
     for partition in metadata.partitions:
@@ -110,7 +116,7 @@ def read_all(bootstrap, topic):
 def check(arguments):
     with open(arguments.check) as file:
         result = json.load(file)
-    found = read_all(arguments.bootstrap, arguments.topic)
+    found = read_all(arguments)
     count = collections.Counter(number for numbers in found.values() for number in numbers)
     faults = []
     for number, partition in result["acknowledged"]:
@@ -134,6 +140,7 @@ def main():
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--result")
     parser.add_argument("--check")
+    parser.add_argument("--ca", help="certificate authority of the cluster: TLS is spoken")
     arguments = parser.parse_args()
     return check(arguments) if arguments.check else write(arguments)
 

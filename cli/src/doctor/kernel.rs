@@ -89,9 +89,13 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 
 /// Judges those that were read.
 pub(super) fn check(readings: &Readings) -> Vec<Finding> {
+    let has_no_swap = readings.memory.is_some_and(|memory| memory.swap_bytes == 0);
     let judge = |(name, wanted, better, level, why): &Rule| {
         let text = readings.kernel.get(*name)?;
         let shown = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if has_no_swap && *name == "vm.swappiness" {
+            return Some(Finding::ok(*name, format!("{shown}, and there is no swap")));
+        }
         let is_good = is_good(name, wanted, text)?;
         Some(if is_good {
             Finding::ok(*name, shown)
@@ -121,6 +125,7 @@ fn is_good(name: &str, wanted: &Wanted, text: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::readings::Memory;
 
     fn judge(name: &str, value: &str) -> Vec<Finding> {
         check(&Readings { kernel: [(name.to_owned(), value.to_owned())].into(), ..Readings::default() })
@@ -138,6 +143,16 @@ mod tests {
         assert_eq!(level("net.core.rmem_max", "2097152"), Level::Ok);
         assert_eq!(level("net.core.rmem_max", "2097151"), Level::Advice);
         assert_eq!(level("net.ipv4.tcp_window_scaling", "0"), Level::Warning);
+    }
+
+    #[test]
+    fn without_swap_nothing_is_swapped_out() {
+        let of = |swap_bytes| {
+            let memory = Some(Memory { total_bytes: 8 << 30, available_bytes: 4 << 30, swap_bytes });
+            let kernel = [("vm.swappiness".to_owned(), "60".to_owned())].into();
+            check(&Readings { kernel, memory, ..Readings::default() }).remove(0).level
+        };
+        assert_eq!((of(0), of(1 << 30)), (Level::Ok, Level::Warning));
     }
 
     #[test]

@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn memory_is_judged_by_what_there_is_and_what_is_left() {
         let of = |total_bytes, available_bytes| {
-            let memory = Some(Memory { total_bytes, available_bytes });
+            let memory = Some(Memory { total_bytes, available_bytes, swap_bytes: 0 });
             check(&Readings { memory, ..Readings::default() }).remove(0)
         };
         assert_eq!(of(512 << 20, 400 << 20).level, Level::Warning);

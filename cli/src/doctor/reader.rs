@@ -96,7 +96,8 @@ fn memory() -> Option<Memory> {
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limit = limits.into_iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
     let total_bytes = limit.map_or(total, |limit| limit.min(total));
-    Some(Memory { total_bytes, available_bytes: available.min(total_bytes) })
+    let swap_bytes = value("SwapTotal").unwrap_or(0);
+    Some(Memory { total_bytes, available_bytes: available.min(total_bytes), swap_bytes })
 }
 
 fn time_service() -> Option<bool> {

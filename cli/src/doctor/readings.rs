@@ -37,6 +37,8 @@ pub(crate) struct Memory {
     /// Of the machine, or what a container may use of it.
     pub(crate) total_bytes: u64,
     pub(crate) available_bytes: u64,
+    /// Room for pages that are swapped out.
+    pub(crate) swap_bytes: u64,
 }
 
 /// A directory of `log.dirs`, or of the metadata.
