@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, doctor, log, man, produce, quorum, server, topic,
+    broker, cluster, completion, config, consume, dev, doctor, log, man, perf, produce, quorum, server, topic, verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -91,6 +91,11 @@ pub(crate) enum Command {
     /// Settings of topics, brokers and groups; checking of property files
     #[command(subcommand)]
     Config(config::Config),
+    /// Write, read back and prove that nothing is lost, doubled or out of order
+    Verify(Box<verify::Verify>),
+    /// Measure rates and waiting times
+    #[command(subcommand)]
+    Perf(perf::Perf),
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),

@@ -15,10 +15,11 @@ const METADATA_VERSION: i16 = 12;
 /// Pause between two looks at the metadata while a leader is missing.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A topic as the cluster knows it: leaders by partition, -1 where there is none.
+/// A topic as the cluster knows it: leaders by partition, -1 where there is none, and their epochs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Topic {
     pub(crate) leaders: BTreeMap<i32, i32>,
+    pub(crate) epochs: BTreeMap<i32, i32>,
 }
 
 /// The cluster as this client sees it.
@@ -64,6 +65,40 @@ impl Cluster {
         self.brokers.contains_key(&leader).then_some(leader)
     }
 
+    /// The epoch of the leader of a partition; -1: not known.
+    pub(crate) fn leader_epoch(&self, topic: &str, partition: i32) -> i32 {
+        let epoch = self.topics.get(topic).and_then(|topic| topic.epochs.get(&partition));
+        epoch.copied().unwrap_or(-1)
+    }
+
+    /// Forgets all connections: what is on its way on them is not waited for.
+    pub(crate) fn disconnect(&mut self) {
+        self.connections.clear();
+    }
+
+    /// How many brokers are known.
+    pub(crate) fn broker_count(&self) -> usize {
+        self.brokers.len()
+    }
+
+    /// The finalized level of a feature, as some broker tells it; 0: none.
+    pub(crate) async fn feature(&mut self, name: &str) -> Result<i16, ClientError> {
+        let mut addresses: Vec<String> = self.brokers.values().cloned().collect();
+        addresses.extend(self.bootstrap.iter().cloned());
+        let mut last = None;
+        for address in addresses {
+            match self.take_connection(&address).await {
+                Ok(connection) => {
+                    let level = connection.feature(name);
+                    self.keep(&address, connection, &Ok(()));
+                    return Ok(level);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| ClientError::refused("features", ErrorCode::BrokerNotAvailable.code())))
+    }
+
     /// Looks topics up anew, on any broker that answers. A topic that does not exist is an error.
     pub(crate) async fn refresh(&mut self, topics: &[String]) -> Result<(), ClientError> {
         let request = MetadataRequest {
@@ -97,7 +132,8 @@ impl Cluster {
                 _ => return Err(ClientError::refused(format!("topic \"{name}\""), topic.error_code)),
             }
             let leaders = topic.partitions.iter().map(|one| (one.partition_index, one.leader_id)).collect();
-            self.topics.insert(name, Topic { leaders });
+            let epochs = topic.partitions.iter().map(|one| (one.partition_index, one.leader_epoch)).collect();
+            self.topics.insert(name, Topic { leaders, epochs });
         }
         Ok(())
     }

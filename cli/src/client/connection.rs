@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     stream: TcpStream,
     address: String,
     versions: HashMap<i16, (i16, i16)>,
+    /// Finalized levels.
+    features: HashMap<String, i16>,
     correlation_id: i32,
     timeout: Duration,
 }
@@ -48,6 +50,7 @@ impl Connection {
             stream,
             address: address.to_owned(),
             versions: HashMap::new(),
+            features: HashMap::new(),
             correlation_id: 0,
             timeout: limit,
         };
@@ -72,9 +75,19 @@ impl Connection {
         if response.error_code != 0 {
             return Err(ClientError::refused(format!("{}: ApiVersions", self.address), response.error_code));
         }
+        self.features = response
+            .finalized_features
+            .iter()
+            .map(|feature| (feature.name.to_string(), feature.max_version_level))
+            .collect();
         self.versions =
             response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         Ok(())
+    }
+
+    /// The finalized level of a feature; 0: none.
+    pub(crate) fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
     }
 
     /// The newest version that both sides know, and no newer than `newest`.

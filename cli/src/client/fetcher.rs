@@ -238,7 +238,7 @@ async fn poll(
 }
 
 /// Puts the records of a partition from `position` on behind `records`; gives the next offset.
-fn read(
+pub(crate) fn read(
     partition: &TopicPartition,
     position: i64,
     read_committed: bool,

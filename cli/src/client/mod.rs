@@ -4,6 +4,7 @@
 //! deleted and made again under way.
 
 pub(crate) mod assignor;
+pub(crate) mod batch;
 pub(crate) mod cluster;
 pub(crate) mod connection;
 pub(crate) mod fetcher;
@@ -12,6 +13,7 @@ pub(crate) mod offsets;
 pub(crate) mod partitioner;
 pub(crate) mod producer;
 pub(crate) mod records;
+pub(crate) mod transaction;
 
 use ottla_wire::error_code::ErrorCode;
 

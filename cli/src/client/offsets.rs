@@ -48,6 +48,18 @@ pub(crate) async fn list(
     }
 }
 
+/// As [`list`], but asks once: what came within this one round of answers, which may be nothing.
+pub(crate) async fn list_once(
+    cluster: &mut Cluster,
+    wanted: &BTreeMap<TopicPartition, i64>,
+    read_committed: bool,
+) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+    let mut found = BTreeMap::new();
+    let open: Vec<_> = wanted.iter().collect();
+    ask_leaders(cluster, &open, read_committed, &mut found).await?;
+    Ok(found)
+}
+
 /// One round: asks each leader once. Gives the last reason why a partition is still open.
 async fn ask_leaders(
     cluster: &mut Cluster,

@@ -9,10 +9,12 @@ pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod log;
 pub(crate) mod man;
+pub(crate) mod perf;
 pub(crate) mod produce;
 pub(crate) mod quorum;
 pub(crate) mod server;
 pub(crate) mod topic;
+pub(crate) mod verify;
 
 use anyhow::Context;
 
@@ -37,6 +39,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Topic(topic) => with_session(&global, async |session| topic.run(&session).await),
         Command::Produce(produce) => with_session(&global, async |session| produce.run(&session).await),
         Command::Consume(consume) => with_session(&global, async |session| consume.run(&session).await),
+        Command::Perf(perf) => with_session(&global, async |session| perf.run(&session).await),
+        Command::Verify(verify) => match verify.check() {
+            Some(check) => check.run(output),
+            None => with_session(&global, async |session| verify.run(&session).await),
+        },
         Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
         Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
         Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),

@@ -35,6 +35,7 @@ impl Story {
         self.send_in(None, 0, p, n, c, &[])
     }
 
+    #[allow(clippy::many_single_char_names, reason = "the names that the history has")]
     pub(super) fn send_in(
         &mut self,
         x: Option<u64>,
