@@ -142,6 +142,52 @@ impl Admin {
         self.client.alter_configs(request).await.map(drop).map_err(|s| self.refusal(&s))
     }
 
+    /// Rules that a filter means.
+    pub(crate) async fn list_acls(&mut self, filter: proto::AclFilter) -> Result<Vec<proto::Acl>, Failure> {
+        let request = self.request(proto::ListAclsRequest { filter: Some(filter) });
+        let reply = self.client.list_acls(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().acls)
+    }
+
+    /// Adds rules.
+    pub(crate) async fn create_acls(&mut self, acls: Vec<proto::Acl>) -> Result<(), Failure> {
+        let request = self.request(proto::CreateAclsRequest { acls });
+        self.client.create_acls(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// Removes the rules that a filter means; gives them.
+    pub(crate) async fn delete_acls(&mut self, filter: proto::AclFilter) -> Result<Vec<proto::Acl>, Failure> {
+        let request = self.request(proto::DeleteAclsRequest { filter: Some(filter) });
+        let reply = self.client.delete_acls(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().acls)
+    }
+
+    /// Who signs in by SCRAM.
+    pub(crate) async fn list_users(&mut self) -> Result<Vec<proto::User>, Failure> {
+        let request = self.request(proto::ListUsersRequest {});
+        let reply = self.client.list_users(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().users)
+    }
+
+    /// Changes what a user signs in with.
+    pub(crate) async fn alter_user(&mut self, request: proto::AlterUserRequest) -> Result<(), Failure> {
+        let request = self.request(request);
+        self.client.alter_user(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// Every quota.
+    pub(crate) async fn list_quotas(&mut self) -> Result<Vec<proto::Quota>, Failure> {
+        let request = self.request(proto::ListQuotasRequest {});
+        let reply = self.client.list_quotas(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().quotas)
+    }
+
+    /// Changes limits.
+    pub(crate) async fn alter_quota(&mut self, request: proto::AlterQuotaRequest) -> Result<(), Failure> {
+        let request = self.request(request);
+        self.client.alter_quota(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
     /// What this node holds on disk.
     pub(crate) async fn describe_replicas(
         &mut self,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, log, man, produce, quorum, server, topic,
+    acl, broker, cluster, completion, config, consume, dev, log, man, produce, quorum, quota, server, topic,
+    user,
 };
 use crate::output::Format;
 use crate::parse;
@@ -91,6 +92,15 @@ pub(crate) enum Command {
     /// Settings of topics, brokers and groups; checking of property files
     #[command(subcommand)]
     Config(config::Config),
+    /// Who may do what
+    #[command(subcommand)]
+    Acl(acl::Acl),
+    /// Who signs in by SCRAM
+    #[command(subcommand)]
+    User(user::User),
+    /// How fast clients may be
+    #[command(subcommand)]
+    Quota(quota::Quota),
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),

@@ -13,6 +13,7 @@ use ottla_metadata::config;
 use ottla_metadata::image::MetadataImage;
 use ottla_metadata::leases::LeaseOptions;
 use ottla_proto::controller::controller_server::ControllerServer;
+use ottla_proto::metadata::MetadataRecord;
 use ottla_proto::raft::raft_server::RaftServer;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -58,6 +59,8 @@ pub struct ControllerOptions {
     pub own_endpoint: String,
     /// The id of a cluster that is formed; `None`: drawn at random.
     pub cluster_id: Option<String>,
+    /// What a cluster that is formed begins with beside its own records: credentials of a first user.
+    pub first_records: Vec<MetadataRecord>,
     /// The node's static properties: defaults of the cluster.
     pub properties: Arc<BTreeMap<String, String>>,
     /// `broker.session.timeout.ms`.
@@ -85,6 +88,7 @@ impl Default for ControllerOptions {
             voters: Vec::new(),
             own_endpoint: String::new(),
             cluster_id: None,
+            first_records: Vec::new(),
             properties: Arc::default(),
             session_timeout_ms: 9_000,
             broken_session_grace_ms: 300,
@@ -172,6 +176,7 @@ fn leader_options(options: &ControllerOptions, identity: Arc<Identity>) -> Leade
     let is_automatic = config::get_bool(properties, "auto.leader.rebalance.enable");
     LeaderOptions {
         identity,
+        first_records: options.first_records.clone(),
         properties: properties.clone(),
         leases: LeaseOptions {
             session_timeout_ms: options.session_timeout_ms,

@@ -14,8 +14,9 @@ use ottla_broker::Broker;
 use ottla_broker::admin::AdminService;
 use ottla_broker::controller_link::{ControllerClient, ImageHandle, follow_metadata};
 use ottla_broker::http::{self, NodeStatus};
-use ottla_controller::Controller;
+use ottla_controller::{Controller, ControllerOptions};
 use ottla_log::directory::{self, DirectoryLock};
+use ottla_proto::metadata::MetadataRecord;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -88,8 +89,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts all roles; returns when the broker is registered and takes connections.
-    pub(crate) async fn start(config: &NodeConfig, ports: Ports) -> anyhow::Result<Self> {
+    /// Starts all roles; returns when the broker is registered and takes connections. A cluster that is formed begins with
+    /// `first_records`.
+    pub(crate) async fn start(
+        config: &NodeConfig,
+        ports: Ports,
+        first_records: Vec<MetadataRecord>,
+    ) -> anyhow::Result<Self> {
         let shared = Shared {
             controller: ControllerClient::new(config.controllers.iter().map(ToString::to_string).collect()),
             image: ImageHandle::default(),
@@ -107,7 +113,7 @@ impl Node {
             tasks: Vec::new(),
             lock: None,
         };
-        let started = node.start_roles(config, ports, shared).await;
+        let started = node.start_roles(config, ports, shared, first_records).await;
         match started {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -118,7 +124,13 @@ impl Node {
         }
     }
 
-    async fn start_roles(&mut self, config: &NodeConfig, ports: Ports, shared: Shared) -> anyhow::Result<()> {
+    async fn start_roles(
+        &mut self,
+        config: &NodeConfig,
+        ports: Ports,
+        shared: Shared,
+        first_records: Vec<MetadataRecord>,
+    ) -> anyhow::Result<()> {
         if config.roles.broker {
             shared.status.set("broker", Some("starting".into()));
         }
@@ -128,7 +140,8 @@ impl Node {
         let mut routes = Routes::default();
         if config.roles.controller {
             self.lock = Some(lock(config).await?);
-            let controller = Controller::start(options::controller(config)).await?;
+            let controller =
+                Controller::start(ControllerOptions { first_records, ..options::controller(config) }).await?;
             routes = controller.routes();
             self.controller = Some(controller);
         }
