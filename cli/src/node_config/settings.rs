@@ -9,8 +9,15 @@ use ottla_metadata::properties;
 /// What stands in front of a variable that sets a property: `OTTLA_LOG_SEGMENT_BYTES`.
 const PREFIX: &str = "OTTLA_";
 /// Variables that are something else: flags of the command line, the log's filter, and what our own tests use.
-const OTHER_VARIABLES: [&str; 6] =
-    ["OTTLA_SERVER", "OTTLA_BOOTSTRAP", "OTTLA_PROFILE", "OTTLA_LOG", "OTTLA_BINARY", "OTTLA_CONFIG"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "OTTLA_SERVER",
+    "OTTLA_BOOTSTRAP",
+    "OTTLA_BOOTSTRAP_USER",
+    "OTTLA_PROFILE",
+    "OTTLA_LOG",
+    "OTTLA_BINARY",
+    "OTTLA_CONFIG",
+];
 
 /// Where a setting was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
