@@ -49,6 +49,15 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) bootstrap: Option<String>,
+    /// Certificates of authorities, PEM: speak TLS with the gRPC addresses
+    #[arg(long, global = true, env = "OTTLA_TLS_CA", value_name = "FILE", hide_env_values = true)]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Certificate to show, PEM
+    #[arg(long, global = true, env = "OTTLA_TLS_CERT", value_name = "FILE", hide_env_values = true)]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, global = true, env = "OTTLA_TLS_KEY", value_name = "FILE", hide_env_values = true)]
+    pub(crate) tls_key: Option<PathBuf>,
     /// How results are shown
     #[arg(long, short, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub(crate) output: Format,

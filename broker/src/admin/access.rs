@@ -1,10 +1,13 @@
 //! Who may do what: rules, users of SCRAM and quotas of the admin plane, and the rights of whoever calls it.
 //!
-//! gRPC has no principals of its own yet: every caller is `User:ANONYMOUS` at its address, and rules hold for it as for a client
-//! of a listener without SASL.
+//! A caller is who its certificate says; without one it is `User:ANONYMOUS` at its address. Rules hold for it as for a client of
+//! a Kafka listener.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_metadata::acl::{Acl, AclOperation, AclResourceType, PatternType, Permission};
+use ottla_metadata::acl::{Acl, AclOperation, AclResourceType, AuthorizerOptions, PatternType, Permission};
 use ottla_metadata::credentials::ScramMechanism;
 use ottla_metadata::decide::{acl_filter, describe_client_quotas, describe_scram_users};
 use ottla_proto::admin as proto;
@@ -12,13 +15,15 @@ use ottla_proto::controller;
 use ottla_proto::controller::command::Command;
 use ottla_proto::controller::command_reply::Reply;
 use ottla_proto::metadata as records;
+use ottla_proto::transport::Gate;
 use ottla_wire::error_code::ErrorCode;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use super::{AdminService, grpc_code, status};
 use crate::api::authorization::{Access, Operation, Permitted, REFUSED};
-use crate::security::Principal;
+use crate::controller_link::ImageHandle;
+use crate::security::{GrpcCaller, Principal};
 
 /// The number of a filter's field that means any.
 const ANY: i32 = 1;
@@ -97,8 +102,11 @@ impl AdminService {
     /// The rights of whoever calls.
     pub(super) fn access<T>(&self, request: &Request<T>) -> Access {
         let Some(options) = &self.authorizer else { return Access::everything() };
-        let host = request.remote_addr().map(|address| address.ip().to_canonical().to_string());
-        let principal = Principal::anonymous().to_string();
+        let caller = request.extensions().get::<GrpcCaller>();
+        let address = caller.map(|caller| caller.address).or_else(|| request.remote_addr());
+        let host = address.map(|address| address.ip().to_canonical().to_string());
+        let principal =
+            caller.map_or_else(|| Principal::anonymous().to_string(), |caller| caller.principal.to_string());
         Access::new(options, self.image.current(), principal, host.unwrap_or_default().into())
     }
 
@@ -280,6 +288,20 @@ fn wire_filter(filter: proto::AclFilter) -> Result<controller::AclFilter, Status
         host: filter.host,
         operation: number(&OPERATIONS, "operation", filter.operation.as_ref(), AclOperation::code)?,
         permission: number(&PERMISSIONS, "permission", filter.permission.as_ref(), Permission::code)?,
+    })
+}
+
+/// The gate of what nodes do among themselves, for a listener whose callers are known: those with ClusterAction pass. Rules are
+/// looked for in this node's image, which a node that has just started has yet to get: super users need none.
+pub fn node_gate(properties: &BTreeMap<String, String>, image: ImageHandle) -> Gate {
+    let Some(options) = AuthorizerOptions::from_properties(properties).map(Arc::new) else {
+        return Gate::default();
+    };
+    Gate::new(move |extensions| {
+        let Some(caller) = extensions.get::<GrpcCaller>() else { return false };
+        let host = caller.address.ip().to_canonical().to_string();
+        let access = Access::new(&options, image.current(), caller.principal.to_string(), host.into());
+        access.cluster(Operation::ClusterAction).is_ok()
     })
 }
 

@@ -18,6 +18,7 @@ use ottla_wire::error_code::ErrorCode;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
+pub use self::access::node_gate;
 use self::access::permit;
 use crate::api::authorization::Operation;
 use crate::controller_link::{ControllerClient, ImageHandle, LinkError};

@@ -9,10 +9,13 @@ use ottla_metadata::properties;
 /// What stands in front of a variable that sets a property: `OTTLA_LOG_SEGMENT_BYTES`.
 const PREFIX: &str = "OTTLA_";
 /// Variables that are something else: flags of the command line, the log's filter, and what our own tests use.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 10] = [
     "OTTLA_SERVER",
     "OTTLA_BOOTSTRAP",
     "OTTLA_BOOTSTRAP_USER",
+    "OTTLA_TLS_CA",
+    "OTTLA_TLS_CERT",
+    "OTTLA_TLS_KEY",
     "OTTLA_PROFILE",
     "OTTLA_LOG",
     "OTTLA_BINARY",
