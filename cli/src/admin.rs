@@ -30,7 +30,7 @@ impl Admin {
     pub(crate) async fn connect(session: &Session) -> Result<Self, Failure> {
         let mut reasons = Vec::new();
         for server in &session.servers {
-            match Self::connect_to(server, session.timeout).await {
+            match Self::connect_to(server, session).await {
                 Ok(admin) => return Ok(admin),
                 Err(reason) => reasons.push(format!("{server}: {reason}")),
             }
@@ -40,10 +40,15 @@ impl Admin {
     }
 
     /// Connects to one node.
-    pub(crate) async fn connect_to(server: &str, timeout: Duration) -> Result<Self, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{server}"))
+    pub(crate) async fn connect_to(server: &str, session: &Session) -> Result<Self, String> {
+        let timeout = session.timeout;
+        let scheme = if session.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{server}"))
             .map_err(|error| error.to_string())?
             .connect_timeout(timeout.min(CONNECT_TIMEOUT));
+        if let Some(tls) = &session.tls {
+            endpoint = endpoint.tls_config(tls.clone()).map_err(|error| root_cause(&error))?;
+        }
         let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
         let client = AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Self { client, server: server.to_owned(), timeout })
@@ -142,6 +147,52 @@ impl Admin {
         self.client.alter_configs(request).await.map(drop).map_err(|s| self.refusal(&s))
     }
 
+    /// Rules that a filter means.
+    pub(crate) async fn list_acls(&mut self, filter: proto::AclFilter) -> Result<Vec<proto::Acl>, Failure> {
+        let request = self.request(proto::ListAclsRequest { filter: Some(filter) });
+        let reply = self.client.list_acls(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().acls)
+    }
+
+    /// Adds rules.
+    pub(crate) async fn create_acls(&mut self, acls: Vec<proto::Acl>) -> Result<(), Failure> {
+        let request = self.request(proto::CreateAclsRequest { acls });
+        self.client.create_acls(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// Removes the rules that a filter means; gives them.
+    pub(crate) async fn delete_acls(&mut self, filter: proto::AclFilter) -> Result<Vec<proto::Acl>, Failure> {
+        let request = self.request(proto::DeleteAclsRequest { filter: Some(filter) });
+        let reply = self.client.delete_acls(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().acls)
+    }
+
+    /// Who signs in by SCRAM.
+    pub(crate) async fn list_users(&mut self) -> Result<Vec<proto::User>, Failure> {
+        let request = self.request(proto::ListUsersRequest {});
+        let reply = self.client.list_users(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().users)
+    }
+
+    /// Changes what a user signs in with.
+    pub(crate) async fn alter_user(&mut self, request: proto::AlterUserRequest) -> Result<(), Failure> {
+        let request = self.request(request);
+        self.client.alter_user(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// Every quota.
+    pub(crate) async fn list_quotas(&mut self) -> Result<Vec<proto::Quota>, Failure> {
+        let request = self.request(proto::ListQuotasRequest {});
+        let reply = self.client.list_quotas(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().quotas)
+    }
+
+    /// Changes limits.
+    pub(crate) async fn alter_quota(&mut self, request: proto::AlterQuotaRequest) -> Result<(), Failure> {
+        let request = self.request(request);
+        self.client.alter_quota(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
     /// What this node holds on disk.
     pub(crate) async fn describe_replicas(
         &mut self,
@@ -172,9 +223,17 @@ fn explain(server: &str, timeout: Duration, status: &Status) -> Failure {
         Code::DeadlineExceeded | Code::Cancelled => "see 'ottla cluster status'; --timeout waits longer",
         Code::Unimplemented => "is it the gRPC listener of an Ottla node of this version?",
         Code::Unavailable => "try again, or name another node with --server",
+        _ if is_broken(status.message()) => {
+            "does the listener speak TLS? --tls-ca FILE; if it asks for a certificate, --tls-cert FILE --tls-key FILE"
+        }
         _ => "",
     };
     Failure::new(message).hint(hint)
+}
+
+/// Whether the connection ended where a server of this protocol would have answered.
+fn is_broken(message: &str) -> bool {
+    message == "transport error" || message.starts_with("h2 protocol error")
 }
 
 /// The innermost reason: `tonic` says no more than "transport error" outside.
@@ -211,6 +270,7 @@ mod tests {
             bootstrap: Vec::new(),
             timeout: Duration::from_secs(1),
             timeout_given: None,
+            tls: None,
             output: crate::output::Output { format: crate::output::Format::Table, quiet: false },
         };
         let failure = Admin::connect(&session).await.unwrap_err().to_string();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, doctor, log, man, perf, produce, quorum, server, topic, verify,
+    acl, broker, cluster, completion, config, consume, dev, doctor, log, man, perf, produce, quorum, quota,
+    server, topic, user, verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -48,6 +49,15 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) bootstrap: Option<String>,
+    /// Certificates of authorities, PEM: speak TLS with the gRPC addresses
+    #[arg(long, global = true, env = "OTTLA_TLS_CA", value_name = "FILE", hide_env_values = true)]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Certificate to show, PEM
+    #[arg(long, global = true, env = "OTTLA_TLS_CERT", value_name = "FILE", hide_env_values = true)]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, global = true, env = "OTTLA_TLS_KEY", value_name = "FILE", hide_env_values = true)]
+    pub(crate) tls_key: Option<PathBuf>,
     /// How results are shown
     #[arg(long, short, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub(crate) output: Format,
@@ -96,6 +106,15 @@ pub(crate) enum Command {
     /// Measure rates and waiting times
     #[command(subcommand)]
     Perf(perf::Perf),
+    /// Who may do what
+    #[command(subcommand)]
+    Acl(acl::Acl),
+    /// Who signs in by SCRAM
+    #[command(subcommand)]
+    User(user::User),
+    /// How fast clients may be
+    #[command(subcommand)]
+    Quota(quota::Quota),
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),

@@ -13,6 +13,7 @@ mod node_config;
 mod output;
 mod parse;
 mod profile;
+mod scram;
 mod server;
 
 use std::process::ExitCode;

@@ -7,6 +7,9 @@
 //! server = "127.0.0.1:9093"
 //! bootstrap = "127.0.0.1:9092"
 //! timeout = "10s"
+//! tls_ca = "/etc/ottla/ca.pem"     # and, where callers are known by certificates:
+//! tls_cert = "/etc/ottla/me.pem"
+//! tls_key = "/etc/ottla/me.key"
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Deserialize;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::arguments::Global;
 use crate::failure::Failure;
@@ -43,6 +47,9 @@ struct Profile {
     server: Option<String>,
     bootstrap: Option<String>,
     timeout: Option<String>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 /// How a command reaches its cluster and shows its results: flags and environment before the profile before the defaults.
@@ -56,6 +63,8 @@ pub(crate) struct Session {
     pub(crate) timeout: Duration,
     /// Whether the user has said how long.
     pub(crate) timeout_given: Option<Duration>,
+    /// How gRPC is encrypted; `None`: not at all.
+    pub(crate) tls: Option<ClientTlsConfig>,
     /// Where results go.
     pub(crate) output: Output,
 }
@@ -78,13 +87,44 @@ impl Session {
         let of_profile =
             profile.timeout.as_deref().map(parse::duration).transpose().map_err(Failure::usage)?;
         let timeout_given = global.timeout.or(of_profile);
+        let tls = tls(
+            global.tls_ca.as_deref().or(profile.tls_ca.as_deref()),
+            global.tls_cert.as_deref().or(profile.tls_cert.as_deref()),
+            global.tls_key.as_deref().or(profile.tls_key.as_deref()),
+        )?;
         Ok(Self {
             servers,
             bootstrap,
             timeout: timeout_given.unwrap_or(TIMEOUT_DEFAULT),
             timeout_given,
+            tls,
             output: Output { format: global.output, quiet: global.quiet },
         })
+    }
+}
+
+/// How gRPC is encrypted, by what the flags name.
+fn tls(
+    authorities: Option<&Path>,
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+) -> anyhow::Result<Option<ClientTlsConfig>> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let Some(authorities) = authorities else {
+        return match certificate.or(key) {
+            None => Ok(None),
+            Some(_) => Err(Failure::usage("a certificate is shown to whom?")
+                .hint("name the authorities of the servers with --tls-ca FILE")
+                .into()),
+        };
+    };
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authorities)?));
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            Ok(Some(config.identity(Identity::from_pem(read(certificate)?, read(key)?))))
+        }
+        (None, None) => Ok(Some(config)),
+        _ => Err(Failure::usage("--tls-cert and --tls-key go together").into()),
     }
 }
 
@@ -148,6 +188,9 @@ mod tests {
         Global {
             server: None,
             bootstrap: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             output: Format::Table,
             quiet: false,
             timeout: None,

@@ -13,11 +13,14 @@ use ottla_metadata::config;
 use ottla_metadata::image::MetadataImage;
 use ottla_metadata::leases::LeaseOptions;
 use ottla_proto::controller::controller_server::ControllerServer;
+use ottla_proto::metadata::MetadataRecord;
 use ottla_proto::raft::raft_server::RaftServer;
+use ottla_proto::transport::{Dial, Gate};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::bootstrap::Bootstrap;
 use crate::identity::{Identity, IdentityError};
@@ -59,6 +62,12 @@ pub struct ControllerOptions {
     pub own_endpoint: String,
     /// The id of a cluster that is formed; `None`: drawn at random.
     pub cluster_id: Option<String>,
+    /// What a cluster that is formed begins with beside its own records: credentials of a first user.
+    pub first_records: Vec<MetadataRecord>,
+    /// How other controllers are reached.
+    pub dial: Dial,
+    /// Who may call what nodes do among themselves.
+    pub gate: Gate,
     /// The node's static properties: defaults of the cluster.
     pub properties: Arc<BTreeMap<String, String>>,
     /// `broker.session.timeout.ms`.
@@ -86,6 +95,9 @@ impl Default for ControllerOptions {
             voters: Vec::new(),
             own_endpoint: String::new(),
             cluster_id: None,
+            first_records: Vec::new(),
+            dial: Dial::default(),
+            gate: Gate::default(),
             properties: Arc::default(),
             session_timeout_ms: 9_000,
             broken_session_grace_ms: 300,
@@ -129,6 +141,7 @@ pub struct Controller {
     leadership: Leadership,
     raft_service: RaftServer<RaftService>,
     service: ControllerServer<ControllerService>,
+    gate: Gate,
     failed: Arc<watch::Sender<Option<String>>>,
     stop: CancellationToken,
     tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
@@ -173,6 +186,7 @@ fn leader_options(options: &ControllerOptions, identity: Arc<Identity>) -> Leade
     let is_automatic = config::get_bool(properties, "auto.leader.rebalance.enable");
     LeaderOptions {
         identity,
+        first_records: options.first_records.clone(),
         properties: properties.clone(),
         leases: LeaseOptions {
             session_timeout_ms: options.session_timeout_ms,
@@ -213,7 +227,7 @@ impl Controller {
         }
         let known = Some(identity.cluster_id()).filter(|id| !id.is_empty());
         let cluster_id = known.or_else(|| options.cluster_id.clone()).unwrap_or_else(random_cluster_id);
-        let network = Network::new(Arc::clone(&identity), Arc::clone(&voters));
+        let network = Network::new(Arc::clone(&identity), Arc::clone(&voters), options.dial.clone());
         let raft = Raft::new(
             identity.raft_id(),
             raft_config(&options)?,
@@ -262,6 +276,7 @@ impl Controller {
             service: ControllerServer::new(service)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            gate: options.gate.clone(),
             failed,
             stop,
             tasks: parking_lot::Mutex::new(vec![leader_task]),
@@ -304,7 +319,9 @@ impl Controller {
 
     /// Adds the services of this crate to those of a listener.
     pub fn add_routes(&self, routes: &mut RoutesBuilder) {
-        routes.add_service(self.raft_service.clone()).add_service(self.service.clone());
+        routes
+            .add_service(InterceptedService::new(self.raft_service.clone(), self.gate.clone()))
+            .add_service(InterceptedService::new(self.service.clone(), self.gate.clone()));
     }
 
     /// The committed metadata, as far as it is applied here.

@@ -15,6 +15,7 @@ use openraft::raft::{
 };
 use ottla_proto::raft::raft_client::RaftClient;
 use ottla_proto::raft::{Envelope, SnapshotPart};
+use ottla_proto::transport::Dial;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,7 +43,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) type AddressError = tonic::transport::Error;
 
 /// A channel to `host:port` that connects when used, and again when broken; the name is resolved each time.
-pub(crate) fn channel(address: &str) -> Result<Channel, AddressError> {
+pub(crate) fn channel(dial: &Dial, address: &str) -> Result<Channel, AddressError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -51,12 +52,12 @@ pub(crate) fn channel(address: &str) -> Result<Channel, AddressError> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(32 << 20);
-    Ok(endpoint.connect_lazy())
+    Ok(dial.channel(&endpoint))
 }
 
 /// A client of the Raft service at an address.
-pub(crate) fn raft_client(address: &str) -> Result<RaftClient<Channel>, AddressError> {
-    Ok(RaftClient::new(channel(address)?)
+pub(crate) fn raft_client(dial: &Dial, address: &str) -> Result<RaftClient<Channel>, AddressError> {
+    Ok(RaftClient::new(channel(dial, address)?)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
@@ -70,11 +71,12 @@ pub(crate) struct Network {
     voters: Arc<BTreeMap<i32, String>>,
     /// One channel for each address, shared by heartbeats and entries.
     channels: Arc<Mutex<BTreeMap<String, RaftClient<Channel>>>>,
+    dial: Dial,
 }
 
 impl Network {
-    pub(crate) fn new(identity: Arc<Identity>, voters: Arc<BTreeMap<i32, String>>) -> Self {
-        Self { identity, voters, channels: Arc::default() }
+    pub(crate) fn new(identity: Arc<Identity>, voters: Arc<BTreeMap<i32, String>>, dial: Dial) -> Self {
+        Self { identity, voters, channels: Arc::default(), dial }
     }
 
     /// A client of the Raft service at an address.
@@ -83,7 +85,7 @@ impl Network {
         if let Some(client) = channels.get(address) {
             return Ok(client.clone());
         }
-        let client = raft_client(address)?;
+        let client = raft_client(&self.dial, address)?;
         channels.insert(address.to_owned(), client.clone());
         Ok(client)
     }

@@ -34,6 +34,8 @@ pub mod ottla {
     }
 }
 
+pub mod transport;
+
 /// Admin plane: users to any node.
 pub use ottla::admin::v1 as admin;
 /// Brokers to controllers.

@@ -9,6 +9,7 @@ use ottla_wire::error_code::ErrorCode;
 use tonic::{Code, Status};
 
 use super::{AdminService, grpc_code, status};
+use crate::api::authorization::{Access, Operation, Permitted};
 
 fn resource(scope: ConfigScope, name: &str) -> Result<(ResourceType, String), Status> {
     match scope {
@@ -23,6 +24,15 @@ fn resource(scope: ConfigScope, name: &str) -> Result<(ResourceType, String), St
             "no scope was given",
             "name a topic, broker or group",
         )),
+    }
+}
+
+/// An operation on the configs of a scope.
+pub(super) fn right(access: &Access, operation: Operation, scope: ConfigScope, name: &str) -> Permitted {
+    match scope {
+        ConfigScope::Topic => access.topic(operation, name),
+        ConfigScope::Group => access.group(operation, name),
+        _ => access.cluster(operation),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The admin plane, `ottla.admin.v1`: what is asked is answered from this node's image, what changes the cluster goes to the
 //! controller that leads. On every node, whatever its roles.
 
+mod access;
 mod configs;
 mod describe;
 mod topics;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ottla_metadata::acl::AuthorizerOptions;
 use ottla_proto::admin as proto;
 use ottla_proto::admin::admin_server::{Admin, AdminServer};
 use ottla_proto::controller::{self, Failure};
@@ -16,6 +18,9 @@ use ottla_wire::error_code::ErrorCode;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
+pub use self::access::node_gate;
+use self::access::permit;
+use crate::api::authorization::Operation;
 use crate::controller_link::{ControllerClient, ImageHandle, LinkError};
 use crate::replica::ReplicaManager;
 
@@ -33,6 +38,8 @@ pub struct AdminService {
     /// Empty until the broker has opened them; for ever, if the node is none.
     replicas: Arc<OnceLock<Arc<ReplicaManager>>>,
     properties: Arc<BTreeMap<String, String>>,
+    /// `None`: everybody may do everything.
+    authorizer: Option<Arc<AuthorizerOptions>>,
 }
 
 impl AdminService {
@@ -44,7 +51,8 @@ impl AdminService {
         replicas: Arc<OnceLock<Arc<ReplicaManager>>>,
         properties: Arc<BTreeMap<String, String>>,
     ) -> Self {
-        Self { node_id, image, controller, replicas, properties }
+        let authorizer = AuthorizerOptions::from_properties(&properties).map(Arc::new);
+        Self { node_id, image, controller, replicas, properties, authorizer }
     }
 
     /// The gRPC service.
@@ -124,16 +132,24 @@ fn grpc_code(error: ErrorCode) -> Code {
 impl Admin for AdminService {
     async fn describe_cluster(
         &self,
-        _: Request<proto::DescribeClusterRequest>,
+        request: Request<proto::DescribeClusterRequest>,
     ) -> Result<Response<proto::DescribeClusterReply>, Status> {
         self.ready().await?;
-        Ok(Response::new(self.cluster()))
+        let mut reply = self.cluster();
+        // Where the brokers are is for everybody, as in the Kafka protocol; how they are is not.
+        if !self.access(&request).has_cluster(Operation::Describe) {
+            reply.under_replicated.clear();
+            reply.offline.clear();
+            reply.under_min_isr.clear();
+        }
+        Ok(Response::new(reply))
     }
 
     async fn describe_quorum(
         &self,
-        _: Request<proto::DescribeQuorumRequest>,
+        request: Request<proto::DescribeQuorumRequest>,
     ) -> Result<Response<proto::DescribeQuorumReply>, Status> {
+        self.check_describe(&request)?;
         self.quorum().await.map(Response::new)
     }
 
@@ -142,7 +158,10 @@ impl Admin for AdminService {
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsReply>, Status> {
         self.ready().await?;
-        Ok(Response::new(self.list(request.into_inner().include_internal)))
+        let access = self.access(&request);
+        let mut reply = self.list(request.into_inner().include_internal);
+        reply.topics.retain(|topic| access.sees_topic(Operation::Describe, &topic.name));
+        Ok(Response::new(reply))
     }
 
     async fn describe_topics(
@@ -150,27 +169,44 @@ impl Admin for AdminService {
         request: Request<proto::DescribeTopicsRequest>,
     ) -> Result<Response<proto::DescribeTopicsReply>, Status> {
         self.ready().await?;
-        self.describe(request.into_inner().names).await.map(Response::new)
+        let access = self.access(&request);
+        let mut names = request.into_inner().names;
+        if names.is_empty() && access.is_bound() {
+            names = self.list(true).topics.into_iter().map(|topic| topic.name).collect();
+            names.retain(|name| access.sees_topic(Operation::Describe, name));
+            if names.is_empty() {
+                return Ok(Response::new(proto::DescribeTopicsReply::default()));
+            }
+        }
+        permit(names.iter().try_for_each(|name| access.topic(Operation::Describe, name)))?;
+        self.describe(names).await.map(Response::new)
     }
 
     async fn create_topics(
         &self,
         request: Request<proto::CreateTopicsRequest>,
     ) -> Result<Response<proto::CreateTopicsReply>, Status> {
-        self.create(request.into_inner()).await.map(Response::new)
+        let access = self.access(&request);
+        let request = request.into_inner();
+        permit(request.topics.iter().try_for_each(|topic| access.create_topic(&topic.name)))?;
+        self.create(request).await.map(Response::new)
     }
 
     async fn delete_topics(
         &self,
         request: Request<proto::DeleteTopicsRequest>,
     ) -> Result<Response<proto::DeleteTopicsReply>, Status> {
-        self.delete(request.into_inner().names).await.map(Response::new)
+        let access = self.access(&request);
+        let names = request.into_inner().names;
+        permit(names.iter().try_for_each(|name| access.topic(Operation::Delete, name)))?;
+        self.delete(names).await.map(Response::new)
     }
 
     async fn create_partitions(
         &self,
         request: Request<proto::CreatePartitionsRequest>,
     ) -> Result<Response<proto::CreatePartitionsReply>, Status> {
+        permit(self.access(&request).topic(Operation::Alter, &request.get_ref().name))?;
         self.add_partitions(request.into_inner()).await.map(Response::new)
     }
 
@@ -179,6 +215,13 @@ impl Admin for AdminService {
         request: Request<proto::DescribeConfigsRequest>,
     ) -> Result<Response<proto::DescribeConfigsReply>, Status> {
         self.ready().await?;
+        let asked = request.get_ref();
+        permit(configs::right(
+            &self.access(&request),
+            Operation::DescribeConfigs,
+            asked.scope(),
+            &asked.name,
+        ))?;
         self.configs(&request.into_inner()).map(Response::new)
     }
 
@@ -186,6 +229,8 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::AlterConfigsRequest>,
     ) -> Result<Response<proto::AlterConfigsReply>, Status> {
+        let asked = request.get_ref();
+        permit(configs::right(&self.access(&request), Operation::AlterConfigs, asked.scope(), &asked.name))?;
         self.set_configs(request.into_inner()).await.map(Response::new)
     }
 
@@ -193,6 +238,71 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::DescribeReplicasRequest>,
     ) -> Result<Response<proto::DescribeReplicasReply>, Status> {
+        self.check_describe(&request)?;
         Ok(Response::new(self.own_replicas(&request.into_inner().topics)))
+    }
+
+    async fn list_acls(
+        &self,
+        request: Request<proto::ListAclsRequest>,
+    ) -> Result<Response<proto::ListAclsReply>, Status> {
+        self.ready().await?;
+        self.check_describe(&request)?;
+        let acls = self.acls(request.into_inner().filter.unwrap_or_default())?;
+        Ok(Response::new(proto::ListAclsReply { acls }))
+    }
+
+    async fn create_acls(
+        &self,
+        request: Request<proto::CreateAclsRequest>,
+    ) -> Result<Response<proto::CreateAclsReply>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
+        self.add_acls(request.into_inner().acls).await?;
+        Ok(Response::new(proto::CreateAclsReply {}))
+    }
+
+    async fn delete_acls(
+        &self,
+        request: Request<proto::DeleteAclsRequest>,
+    ) -> Result<Response<proto::DeleteAclsReply>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
+        let acls = self.remove_acls(request.into_inner().filter.unwrap_or_default()).await?;
+        Ok(Response::new(proto::DeleteAclsReply { acls }))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<proto::ListUsersRequest>,
+    ) -> Result<Response<proto::ListUsersReply>, Status> {
+        self.ready().await?;
+        self.check_describe(&request)?;
+        Ok(Response::new(proto::ListUsersReply { users: self.users() }))
+    }
+
+    async fn alter_user(
+        &self,
+        request: Request<proto::AlterUserRequest>,
+    ) -> Result<Response<proto::AlterUserReply>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
+        self.change_user(request.into_inner()).await?;
+        Ok(Response::new(proto::AlterUserReply {}))
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<proto::ListQuotasRequest>,
+    ) -> Result<Response<proto::ListQuotasReply>, Status> {
+        self.ready().await?;
+        permit(self.access(&request).cluster(Operation::DescribeConfigs))?;
+        Ok(Response::new(proto::ListQuotasReply { quotas: self.quotas()? }))
+    }
+
+    async fn alter_quota(
+        &self,
+        request: Request<proto::AlterQuotaRequest>,
+    ) -> Result<Response<proto::AlterQuotaReply>, Status> {
+        permit(self.access(&request).cluster(Operation::AlterConfigs))?;
+        self.change_quota(request.into_inner()).await?;
+        Ok(Response::new(proto::AlterQuotaReply {}))
     }
 }

@@ -80,7 +80,7 @@ impl AdminService {
         let others = grpc_endpoints(&self.image.current()).into_iter().filter(|(id, _)| *id != self.node_id);
         let asked = others.map(|(_, endpoint)| async move {
             let ask = async {
-                let mut client = AdminClient::connect(format!("http://{endpoint}")).await.ok()?;
+                let mut client = AdminClient::new(self.controller.channel(&endpoint).ok()?);
                 let request = proto::DescribeReplicasRequest { topics: names.to_vec() };
                 client.describe_replicas(request).await.ok().map(tonic::Response::into_inner)
             };

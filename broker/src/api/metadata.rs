@@ -20,6 +20,8 @@ use crate::internal_topics;
 const NULL_IS_ALL_FROM: i16 = 1;
 /// From this version on the client says whether topics may be created.
 const CREATION_FLAG_FROM: i16 = 4;
+/// From this version on a topic may have no name in the answer.
+const NULL_NAME_FROM: i16 = 12;
 /// A topic may be created within this time; else the client asks again.
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -151,6 +153,8 @@ fn answer(
                     let by_id = |code: ErrorCode| Topic {
                         error_code: code.code(),
                         topic_id: asked.topic_id,
+                        // Not to be told; before version 12 there is no word for that.
+                        name: (call.version < NULL_NAME_FROM).then(Text::default),
                         ..Default::default()
                     };
                     match access.topic_by_id(Operation::Describe, asked.topic_id) {

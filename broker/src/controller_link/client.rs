@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ottla_proto::controller as proto;
 use ottla_proto::controller::controller_client::ControllerClient as GrpcClient;
+use ottla_proto::transport::Dial;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -42,6 +43,7 @@ pub struct ControllerClient {
 
 struct Shared {
     voters: Vec<String>,
+    dial: Dial,
     leader_id: AtomicI32,
     /// Endpoint of the controller that is believed to lead.
     leader: watch::Sender<Option<String>>,
@@ -57,15 +59,18 @@ struct State {
 impl ControllerClient {
     /// `voters` are the controllers' gRPC endpoints, `host:port`; at least one.
     pub fn new(voters: Vec<String>) -> Self {
-        let leader_id = AtomicI32::new(-1);
-        Self {
-            shared: Arc::new(Shared {
-                voters,
-                leader_id,
-                leader: watch::Sender::default(),
-                state: Mutex::default(),
-            }),
-        }
+        Self::dialled(voters, Dial::default())
+    }
+
+    /// As [`Self::new`], with channels that `dial` opens.
+    pub fn dialled(voters: Vec<String>, dial: Dial) -> Self {
+        let (leader_id, leader) = (AtomicI32::new(-1), watch::Sender::default());
+        Self { shared: Arc::new(Shared { voters, dial, leader_id, leader, state: Mutex::default() }) }
+    }
+
+    /// A channel to any node.
+    pub(crate) fn channel(&self, endpoint: &str) -> Result<Channel, tonic::transport::Error> {
+        connect(&self.shared.dial, endpoint)
     }
 
     /// Decides and commits one command on the leader. Commands that are not idempotent by themselves carry an id, so
@@ -242,7 +247,7 @@ impl ControllerClient {
     fn grpc(&self, endpoint: &str) -> GrpcClient<Channel> {
         let mut state = self.shared.state.lock();
         if !state.channels.contains_key(endpoint) {
-            match connect(endpoint) {
+            match connect(&self.shared.dial, endpoint) {
                 Ok(channel) => {
                     state.channels.insert(endpoint.to_owned(), channel);
                 }

@@ -14,11 +14,13 @@
 //! | `listener`, `node` | all of it for one listener, and for all of them as properties and files change |
 //! | `authority` | the keys that OAuth tokens are checked by |
 //! | `peer` | connections to other brokers |
+//! | `grpc` | TLS of the gRPC listener |
 
 mod authority;
 pub mod credentials;
 mod der;
 mod distinguished_name;
+pub mod grpc;
 mod listener;
 mod node;
 pub mod peer;
@@ -32,6 +34,7 @@ pub(crate) mod tls;
 pub mod tokens;
 
 pub use credentials::{CredentialSnapshot, Credentials, ScramCredential, TokenCredential};
+pub use grpc::{GrpcCaller, GrpcSecurity};
 pub(crate) use listener::ListenerSecurity;
 pub(crate) use node::NodeSecurity;
 pub use peer::PeerSecurity;

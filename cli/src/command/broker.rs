@@ -143,7 +143,7 @@ async fn ask(
     topics: Vec<String>,
 ) -> Result<admin::DescribeReplicasReply, String> {
     let endpoint = broker.grpc_endpoint.as_ref().ok_or("it has no gRPC listener")?;
-    let mut own = Admin::connect_to(endpoint, session.timeout).await?;
+    let mut own = Admin::connect_to(endpoint, session).await?;
     own.describe_replicas(topics).await.map_err(|failure| failure.to_string())
 }
 

@@ -81,7 +81,7 @@ impl Dev {
             starting.push((config, Ports::bind(config).await?));
         }
         let started = starting.into_iter().map(|(config, ports)| async move {
-            let node = Node::start(config, ports).await?;
+            let node = Node::start(config, ports, Vec::new()).await?;
             node.ready().await;
             Ok::<_, anyhow::Error>(node)
         });

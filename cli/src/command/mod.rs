@@ -1,5 +1,6 @@
 //! One file for each command word.
 
+pub(crate) mod acl;
 pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod completion;
@@ -12,8 +13,10 @@ pub(crate) mod man;
 pub(crate) mod perf;
 pub(crate) mod produce;
 pub(crate) mod quorum;
+pub(crate) mod quota;
 pub(crate) mod server;
 pub(crate) mod topic;
+pub(crate) mod user;
 pub(crate) mod verify;
 
 use anyhow::Context;
@@ -50,6 +53,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Config(config::Config::Check(check)) => check.run(output),
         Command::Config(config::Config::Reference(reference)) => reference.run(output),
         Command::Config(config) => with_session(&global, async |session| config.run(&session).await),
+        Command::Acl(acl) => with_session(&global, async |session| acl.run(&session).await),
+        Command::User(user) => with_session(&global, async |session| user.run(&session).await),
+        Command::Quota(quota) => with_session(&global, async |session| quota.run(&session).await),
         Command::Log(log) => log.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Completion(completion) => completion.run(),

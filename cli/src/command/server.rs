@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use ottla_proto::metadata::MetadataRecord;
 
 use crate::failure::{Failure, Failures};
 use crate::node_config::{self, Findings, NodeConfig};
 use crate::parse;
+use crate::scram::FirstUser;
 use crate::server::logging;
 use crate::server::node::{Node, Ports};
 use crate::server::signals::Stop;
@@ -22,6 +24,16 @@ pub(crate) struct Server {
     /// A setting that wins over the file's and the environment's; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse::name_value)]
     set: Vec<(String, String)>,
+    /// A user that a new cluster begins with; may be given several times, the same on every controller. Once there is a
+    /// cluster it does nothing
+    #[arg(
+        long,
+        env = "OTTLA_BOOTSTRAP_USER",
+        hide_env_values = true,
+        value_name = "NAME:PASSWORD",
+        value_parser = FirstUser::parse
+    )]
+    bootstrap_user: Vec<FirstUser>,
 }
 
 impl Server {
@@ -33,9 +45,13 @@ impl Server {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-        let result = runtime.block_on(serve(&config));
+        let result = runtime.block_on(serve(&config, self.first_records()));
         runtime.shutdown_background();
         result
+    }
+
+    fn first_records(&self) -> Vec<MetadataRecord> {
+        self.bootstrap_user.iter().flat_map(FirstUser::records).collect()
     }
 
     /// Before anything is touched: all problems, each on its line.
@@ -73,11 +89,11 @@ impl Server {
     }
 }
 
-async fn serve(config: &NodeConfig) -> anyhow::Result<()> {
+async fn serve(config: &NodeConfig, first_records: Vec<MetadataRecord>) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let ports = Ports::bind(config).await?;
     let node = tokio::select! {
-        node = Node::start(config, ports) => node?,
+        node = Node::start(config, ports, first_records) => node?,
         () = stop.wait() => {
             tracing::info!("stopped before the broker was registered");
             return Ok(());

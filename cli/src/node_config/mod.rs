@@ -57,6 +57,8 @@ pub(crate) struct NodeConfig {
     /// What each listener speaks, by its name.
     pub(crate) protocols: BTreeMap<String, SecurityProtocol>,
     pub(crate) inter_broker_listener: String,
+    /// Name of the listener that controllers are reached by.
+    pub(crate) controller_listener: String,
     /// `None`: a broker without an admin plane of its own.
     pub(crate) grpc: Option<GrpcListener>,
     /// Node ids and gRPC endpoints of the controllers; empty of a broker that knows only endpoints.
@@ -142,6 +144,7 @@ impl NodeConfig {
             advertised: network.advertised,
             protocols: network.protocols,
             inter_broker_listener: network.inter_broker,
+            controller_listener: network.controller,
             grpc: network.grpc,
             voters: quorum.voters,
             controllers: quorum.controllers,

@@ -24,6 +24,8 @@ pub(super) struct Network {
     /// What each listener speaks, by its name.
     pub(super) protocols: BTreeMap<String, SecurityProtocol>,
     pub(super) inter_broker: String,
+    /// Name of the listener that controllers are reached by; empty: not said.
+    pub(super) controller: String,
     pub(super) grpc: Option<GrpcListener>,
 }
 
@@ -43,6 +45,7 @@ impl Network {
         let mut network = Self {
             grpc: grpc_listener(settings, &grpc, &advertised, findings),
             protocols,
+            controller: controller_names.first().cloned().unwrap_or_default(),
             ..Self::default()
         };
         // Where the roles are not known either, this is missing all the same.
@@ -123,7 +126,7 @@ fn check_ports(settings: &Settings, all: &[Listener], findings: &mut Findings) {
     }
 }
 
-/// Every listener needs a protocol; the controllers' one is plain.
+/// Every listener needs a protocol; the controllers' one is plain or has TLS.
 fn protocols(
     settings: &Settings,
     all: &[Listener],
@@ -148,14 +151,20 @@ fn protocols(
             findings.problem(settings, PROTOCOL_MAP, message);
             continue;
         };
-        if is_controller && protocol != SecurityProtocol::Plaintext {
+        if is_controller && protocol.uses_sasl() {
             let message = format!(
-                "{name} has the protocol {protocol}, but the controllers' listener is not protected yet: use PLAINTEXT"
+                "{name} has the protocol {protocol}, but callers of gRPC are known by certificates: use SSL or PLAINTEXT"
             );
             let at = if map.contains_key(name) { PROTOCOL_MAP } else { LISTENERS };
             findings.problem(settings, at, message);
         }
         protocols.insert(name.clone(), protocol);
+    }
+    // A broker that has no such listener calls those of the controllers.
+    for name in controller_names {
+        if let Some(protocol) = map.get(name) {
+            protocols.entry(name.clone()).or_insert(*protocol);
+        }
     }
     protocols
 }

@@ -11,9 +11,13 @@ use super::pod::{self, Pod};
 /// What stands in front of a variable that sets a property: `OTTLA_LOG_SEGMENT_BYTES`.
 const PREFIX: &str = "OTTLA_";
 /// Variables that are something else: flags of the command line, the log's filter, and what our own tests use.
-const OTHER_VARIABLES: [&str; 8] = [
+const OTHER_VARIABLES: [&str; 12] = [
     "OTTLA_SERVER",
     "OTTLA_BOOTSTRAP",
+    "OTTLA_BOOTSTRAP_USER",
+    "OTTLA_TLS_CA",
+    "OTTLA_TLS_CERT",
+    "OTTLA_TLS_KEY",
     "OTTLA_PROFILE",
     "OTTLA_LOG",
     "OTTLA_BINARY",

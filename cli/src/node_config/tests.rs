@@ -177,7 +177,10 @@ fn every_listener_has_a_protocol() {
         &[("listeners", "SSL://h:9092,CONTROLLER://h:9093"), ("inter.broker.listener.name", "SSL")],
     );
     assert_eq!(config.unwrap().protocol("SSL"), SecurityProtocol::Ssl);
-    assert_problem(&map("PLAINTEXT:SSL,CONTROLLER:SSL"), "the controllers' listener is not protected yet");
+    let (config, _) = load(GOOD, &map("PLAINTEXT:SSL,CONTROLLER:SSL"));
+    let config = config.unwrap();
+    assert_eq!(config.protocol(&config.controller_listener), SecurityProtocol::Ssl);
+    assert_problem(&map("PLAINTEXT:SSL,CONTROLLER:SASL_SSL"), "callers of gRPC are known by certificates");
     assert_problem(&map("PLAINTEXT:TLS"), "is not NAME:PROTOCOL");
     assert_problem(&map("PLAINTEXT:PLAINTEXT"), "says nothing of the listener CONTROLLER");
 }

@@ -6,16 +6,20 @@
 //! gRPC and HTTP last.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use ottla_broker::Broker;
-use ottla_broker::admin::AdminService;
+use ottla_broker::admin::{AdminService, node_gate};
 use ottla_broker::controller_link::{ControllerClient, ImageHandle, follow_metadata};
 use ottla_broker::http::{self, NodeStatus};
-use ottla_controller::Controller;
+use ottla_broker::security::GrpcSecurity;
+use ottla_controller::{Controller, ControllerOptions};
 use ottla_log::directory::{self, DirectoryLock};
+use ottla_proto::metadata::MetadataRecord;
+use ottla_proto::transport::Gate;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -85,13 +89,25 @@ pub(crate) struct Node {
     tasks: Vec<JoinHandle<()>>,
     /// Held as long as the node runs: no other process may have the controller's directory.
     lock: Option<DirectoryLock>,
+    /// `None`: gRPC is not encrypted.
+    security: Option<GrpcSecurity>,
 }
 
 impl Node {
-    /// Starts all roles; returns when the broker is registered and takes connections.
-    pub(crate) async fn start(config: &NodeConfig, ports: Ports) -> anyhow::Result<Self> {
+    /// Starts all roles; returns when the broker is registered and takes connections. A cluster that is formed begins with
+    /// `first_records`.
+    pub(crate) async fn start(
+        config: &NodeConfig,
+        ports: Ports,
+        first_records: Vec<MetadataRecord>,
+    ) -> anyhow::Result<Self> {
+        let name = &config.controller_listener;
+        let security = GrpcSecurity::open(name, config.protocol(name), &config.properties)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let dial = security.as_ref().map(GrpcSecurity::dial).unwrap_or_default();
+        let controllers = config.controllers.iter().map(ToString::to_string).collect();
         let shared = Shared {
-            controller: ControllerClient::new(config.controllers.iter().map(ToString::to_string).collect()),
+            controller: ControllerClient::dialled(controllers, dial.clone()),
             image: ImageHandle::default(),
             status: NodeStatus::new(),
         };
@@ -106,8 +122,9 @@ impl Node {
             stop: CancellationToken::new(),
             tasks: Vec::new(),
             lock: None,
+            security,
         };
-        let started = node.start_roles(config, ports, shared).await;
+        let started = node.start_roles(config, ports, shared, first_records).await;
         match started {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -118,7 +135,13 @@ impl Node {
         }
     }
 
-    async fn start_roles(&mut self, config: &NodeConfig, ports: Ports, shared: Shared) -> anyhow::Result<()> {
+    async fn start_roles(
+        &mut self,
+        config: &NodeConfig,
+        ports: Ports,
+        shared: Shared,
+        first_records: Vec<MetadataRecord>,
+    ) -> anyhow::Result<()> {
         if config.roles.broker {
             shared.status.set("broker", Some("starting".into()));
         }
@@ -128,7 +151,14 @@ impl Node {
         let mut routes = Routes::default();
         if config.roles.controller {
             self.lock = Some(lock(config).await?);
-            let controller = Controller::start(options::controller(config)).await?;
+            let gate = match &self.security {
+                Some(_) => node_gate(&config.properties, shared.image.clone()),
+                // Who reaches a listener without encryption is not known: the network has to keep others away.
+                None => Gate::default(),
+            };
+            let dial = self.security.as_ref().map(GrpcSecurity::dial).unwrap_or_default();
+            let options = ControllerOptions { first_records, dial, gate, ..options::controller(config) };
+            let controller = Controller::start(options).await?;
             routes = controller.routes();
             shared.status.add_metrics(controller.metrics());
             self.controller = Some(controller);
@@ -199,10 +229,20 @@ impl Node {
             .add_service(admin.into_server())
             .add_service(health)
             .add_service(reflection);
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let stop = self.stop.clone();
+        let stopped = stop.clone().cancelled_owned();
+        let serving: Pin<Box<dyn Future<Output = _> + Send>> = match &self.security {
+            Some(security) => {
+                self.tasks.push(tokio::spawn(security.clone().keep_fresh(stop.clone())));
+                let incoming = security.incoming(listener, stop.clone());
+                Box::pin(router.serve_with_incoming_shutdown(incoming, stopped))
+            }
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                Box::pin(router.serve_with_incoming_shutdown(incoming, stopped))
+            }
+        };
         self.tasks.push(tokio::spawn(async move {
-            let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
             let drained = async {
                 stop.cancelled().await;
                 tokio::time::sleep(GRPC_DRAIN).await;

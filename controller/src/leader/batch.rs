@@ -97,11 +97,16 @@ pub(super) async fn finished(in_flight: &mut Option<InFlight>) -> Outcome {
 }
 
 /// What a new cluster's log starts with.
-pub(super) fn first_records(image: &MetadataImage, cluster_id: &str) -> Vec<MetadataRecord> {
+pub(super) fn first_records(
+    image: &MetadataImage,
+    cluster_id: &str,
+    configured: &[MetadataRecord],
+) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
     if image.cluster_id().is_empty() {
         let cluster = ClusterRecord { cluster_id: cluster_id.to_owned() };
         records.push(MetadataRecord { record: Some(Record::Cluster(cluster)) });
+        records.extend_from_slice(configured);
     }
     // A cluster without the level of its own metadata is new, or was made before levels were kept.
     if image.feature_level(METADATA_VERSION) == 0 {
@@ -192,7 +197,7 @@ impl Batch {
             && let Some(chore) = chores.pop_front()
         {
             let image = Arc::clone(&batch.image);
-            let records = chore.decide(situation(&image, options), &options.identity.cluster_id());
+            let records = chore.decide(situation(&image, options), options);
             // An election in the background stops at a limit: the rest follows.
             if records.len() >= BACKGROUND_PARTITIONS_MAX && chore.comes_in_parts() {
                 chores.push_back(chore.clone());

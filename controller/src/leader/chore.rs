@@ -9,6 +9,7 @@ use ottla_proto::controller as proto;
 use ottla_proto::metadata::MetadataRecord;
 use uuid::Uuid;
 
+use super::LeaderOptions;
 use super::batch::first_records;
 
 /// Something to decide that nobody asked for.
@@ -36,9 +37,11 @@ pub(crate) enum Chore {
 
 impl Chore {
     /// What it writes.
-    pub(super) fn decide(&self, situation: Situation<'_>, cluster_id: &str) -> Vec<MetadataRecord> {
+    pub(super) fn decide(&self, situation: Situation<'_>, options: &LeaderOptions) -> Vec<MetadataRecord> {
         match self {
-            Self::Begin => first_records(situation.image, cluster_id),
+            Self::Begin => {
+                first_records(situation.image, &options.identity.cluster_id(), &options.first_records)
+            }
             Self::Fence(id, epoch) => fence(situation, *id, *epoch),
             Self::Unfence(id, epoch) => unfence(situation, *id, *epoch),
             Self::Shutdown(id, epoch) => set_controlled_shutdown(situation, *id, *epoch),

@@ -21,6 +21,7 @@ use ottla_metadata::election::may_lead;
 use ottla_metadata::image::{BrokerEpoch, BrokerId, MetadataImage};
 use ottla_metadata::leases::{Heartbeat, LeaseOptions, Leases};
 use ottla_proto::controller as proto;
+use ottla_proto::metadata::MetadataRecord;
 use ottla_wire::error_code::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +54,8 @@ const BARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct LeaderOptions {
     pub(crate) identity: Arc<Identity>,
+    /// For a cluster that is new.
+    pub(crate) first_records: Vec<MetadataRecord>,
     pub(crate) properties: BTreeMap<String, String>,
     pub(crate) leases: LeaseOptions,
     pub(crate) rebalance: Option<Duration>,

@@ -6,6 +6,8 @@ mod delete;
 mod describe;
 mod list;
 
+pub(in crate::command) use delete::confirm;
+
 use clap::Subcommand;
 use ottla_proto::admin::TopicResult;
 
