@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, log, man, produce, quorum, server, topic,
+    broker, cluster, completion, config, consume, dev, feature, log, man, partition, produce, quorum, server,
+    topic,
 };
 use crate::output::Format;
 use crate::parse;
@@ -88,6 +89,12 @@ pub(crate) enum Command {
     /// The brokers
     #[command(subcommand)]
     Broker(broker::Broker),
+    /// Where partitions lie and who leads them
+    #[command(subcommand)]
+    Partition(partition::Partition),
+    /// What the cluster has agreed to do
+    #[command(subcommand)]
+    Feature(feature::Feature),
     /// Settings of topics, brokers and groups; checking of property files
     #[command(subcommand)]
     Config(config::Config),

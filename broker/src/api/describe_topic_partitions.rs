@@ -30,9 +30,7 @@ pub(super) fn handle(
     names.sort_unstable();
     names.dedup();
     let (first_name, first_partition) = match &request.cursor {
-        Some(cursor) if cursor.partition_index < 0 => {
-            return Answer::Close("a cursor below partition 0".to_owned());
-        }
+        Some(cursor) if cursor.partition_index < 0 => return call.ready(&refused(&names)),
         Some(cursor) => (cursor.topic_name.clone(), usize::try_from(cursor.partition_index).unwrap_or(0)),
         None => (Text::default(), 0),
     };
@@ -57,6 +55,14 @@ pub(super) fn handle(
         }
     }
     call.ready(&response)
+}
+
+/// The answer to a cursor below partition 0.
+fn refused(names: &[Text]) -> DescribeTopicPartitionsResponse {
+    let error_code = ErrorCode::InvalidRequest.code();
+    let topics =
+        names.iter().map(|name| Topic { error_code, name: Some(name.clone()), ..Default::default() });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
 }
 
 fn cursor(name: &Text, partition: usize) -> NextCursor {

@@ -39,12 +39,14 @@ pub(super) fn handle(
     let context = Arc::clone(context);
     let at = call.clone();
     call.exclusive(async move {
-        let refused = create(&context, missing).await;
+        let refused = create(&context, missing.clone()).await;
         let image = context.image.current();
         let mut response = answer(&context, &image, &at, &request);
         for topic in &mut response.topics {
             let name = topic.name.as_deref().unwrap_or_default();
-            if topic.error_code == ErrorCode::UnknownTopicOrPartition.code() {
+            let is_new = topic.error_code == 0 && missing.iter().any(|missing| **missing == *name);
+            if is_new || topic.error_code == ErrorCode::UnknownTopicOrPartition.code() {
+                topic.partitions.clear();
                 // Created a moment ago and not led yet, or refused for a reason.
                 let code = refused.iter().find(|(refused, _)| refused == name).map(|(_, code)| *code);
                 topic.error_code = code.unwrap_or(ErrorCode::LeaderNotAvailable).code();
@@ -111,6 +113,7 @@ fn answer(
                 None => image.topic_by_id(asked.topic_id.into()).map_or_else(
                     || Topic {
                         error_code: ErrorCode::UnknownTopicId.code(),
+                        name: None,
                         topic_id: asked.topic_id,
                         ..Default::default()
                     },

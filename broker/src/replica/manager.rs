@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ottla_metadata::config;
 use ottla_metadata::image::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
+use ottla_proto::metadata::ResourceType;
 use ottla_replica::fetch_session::TopicKey;
 use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, RwLock};
@@ -176,6 +177,14 @@ impl ReplicaManager {
         standing(&self.image.load(), replica.broker_id).is_some_and(|(epoch, eligible)| {
             eligible && (replica.broker_epoch == -1 || replica.broker_epoch == epoch)
         })
+    }
+
+    /// A property of this broker that was set while it runs, for itself or for all.
+    pub(crate) fn own_value<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let image = self.image.load();
+        let own = self.shared.options.broker_id.to_string();
+        let set = |resource: &str| image.config(ResourceType::Broker, resource)?.get(name);
+        set(&own).or_else(|| set("")).and_then(|text| parse(text.trim()))
     }
 
     /// Where a consumer of a rack had better read (KIP-392); -1: here, which it is also for leaders of the same rack.
