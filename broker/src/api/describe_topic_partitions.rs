@@ -110,7 +110,10 @@ fn describe_partition(image: &MetadataImage, partition_index: i32, partition: &P
         offline_replicas: partition
             .replicas
             .iter()
-            .filter(|replica| image.broker(**replica).is_none_or(|broker| broker.fenced))
+            .filter(|replica| {
+                image.broker(**replica).is_none_or(|broker| broker.fenced)
+                    || !image.is_replica_online(partition, **replica)
+            })
             .map(|broker| broker.0)
             .collect(),
     }

@@ -188,7 +188,10 @@ fn describe_partition(
         offline_replicas: partition
             .replicas
             .iter()
-            .filter(|replica| image.broker(**replica).is_none_or(|broker| broker.fenced))
+            .filter(|replica| {
+                image.broker(**replica).is_none_or(|broker| broker.fenced)
+                    || !image.is_replica_online(partition, **replica)
+            })
             .map(|broker| broker.0)
             .collect(),
     }

@@ -304,6 +304,17 @@ impl ReplicaManager {
         let loaded = self.found.lock().remove(&id);
         let (log, log_dir, high_watermark) = match loaded {
             Some(loaded) => (loaded.log, loaded.log_dir, loaded.high_watermark),
+            None if self
+                .directories
+                .is_missing(partition.directory(self.shared.options.broker_id.into())) =>
+            {
+                tracing::error!(
+                    topic,
+                    partition = index,
+                    "lies in a log directory that cannot be used, and is offline"
+                );
+                (None, Directories::without_directory(), 0)
+            }
             None => {
                 let (log, log_dir) = self.directories.create(topic, id, rules);
                 (log, log_dir, 0)

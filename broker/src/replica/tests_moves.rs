@@ -184,6 +184,29 @@ fn what_lies_in_a_failed_directory_is_not_served() {
 }
 
 #[test]
+fn a_replica_of_a_directory_that_cannot_be_opened_is_not_made_anew() {
+    let node = Node::new();
+    let partition = node.partition();
+    partition.append_as_leader(batch(b"x"), 1, Clock::wall_ms()).unwrap();
+    let own = partition.log_dir().path().to_owned();
+    let id = node.manager.directories().id_of(&partition.log_dir()).unwrap();
+    drop(partition);
+    node.manager.close();
+    let Node { manager, paths, dir } = node;
+    drop(manager);
+    // A file in its place: it cannot be opened as a directory.
+    std::fs::remove_dir_all(&own).unwrap();
+    std::fs::write(&own, b"").unwrap();
+    let grant = Arc::new(Grant::new());
+    grant.renew_lease(u64::MAX);
+    let manager =
+        ReplicaManager::open(ReplicaOptions::new(1, paths), Arc::new(BTreeMap::new()), grant).unwrap();
+    assert!(manager.directories().is_missing(id) && !manager.directories().ids().contains(&id));
+    assert!(!manager.directories().is_missing(uuid::Uuid::nil()), "not assigned yet: made where there is room");
+    drop(dir);
+}
+
+#[test]
 fn a_follower_that_catches_up_is_held_back_and_one_in_sync_is_not() {
     let node = Node::new();
     let partition = node.partition();
