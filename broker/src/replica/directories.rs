@@ -60,6 +60,8 @@ pub struct Directories {
     owners: Mutex<Vec<(PathBuf, Owner)>>,
     /// From the clean-shutdown marker; -1: the last stop was not a clean one.
     previous_broker_epoch: i64,
+    /// Replicas that were on their way into a directory when the last process ended.
+    interrupted_moves: Mutex<Vec<(PartitionId, PathBuf)>>,
     /// Every directory of `log.dirs` could be opened.
     is_complete: bool,
 }
@@ -80,6 +82,7 @@ impl Directories {
             owners: Mutex::default(),
             previous_broker_epoch: -1,
             is_complete: true,
+            interrupted_moves: Mutex::default(),
         };
         let mut found = HashMap::new();
         let mut failures = Vec::new();
@@ -217,6 +220,11 @@ impl Directories {
         LogDir::new(PathBuf::new())
     }
 
+    /// Takes out what was on its way, and where to.
+    pub(crate) fn take_interrupted_moves(&self) -> Vec<(PartitionId, PathBuf)> {
+        std::mem::take(&mut *self.interrupted_moves.lock())
+    }
+
     /// The id of a directory.
     pub fn id_of(&self, log_dir: &LogDir) -> Option<Uuid> {
         let owners = self.owners.lock();
@@ -301,6 +309,13 @@ impl Directories {
         let log_starts = directory::read_checkpoint(&path.join(directory::LOG_STARTS))?;
         let mut candidates = Vec::new();
         for found in directory::scan(path)? {
+            if matches!(found.kind, Kind::Future)
+                && let Ok(Some(topic_id)) = directory::read_topic_id(&found.path)
+            {
+                // The copy is begun anew: what of it was synced is not known.
+                let id = PartitionId { topic_id, index: found.partition };
+                self.interrupted_moves.lock().push((id, path.to_owned()));
+            }
             if !matches!(found.kind, Kind::Partition) {
                 self.deletions.lock().push(Deletion { due_ms: 0, path: found.path });
                 continue;

@@ -228,6 +228,7 @@ impl ReplicaManager {
         }
         if !std::mem::replace(&mut *has_applied, true) {
             self.remove_strays();
+            self.resume_moves();
         }
         drop(has_applied);
         if changes.brokers_changed {

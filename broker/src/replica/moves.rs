@@ -258,6 +258,18 @@ impl ReplicaManager {
         Ok(())
     }
 
+    /// After the first image: what was on its way when the last process ended goes on.
+    pub(crate) fn resume_moves(&self) {
+        for (id, path) in self.directories().take_interrupted_moves() {
+            let Some(partition) = self.by_id(id) else { continue };
+            let path = path.to_string_lossy();
+            if let Err(code) = self.move_replica(partition.topic(), id.index, &path) {
+                tracing::warn!(topic = %partition.topic(), partition = id.index, directory = %path,
+                    error = code.name(), "a move that was cut short does not go on");
+            }
+        }
+    }
+
     /// Makes one partition's copy and puts it in its place. Blocks.
     fn copy_replica(&self, partition: &Partition, stop: &CancellationToken) {
         let Some(moving) = partition.lock().moving.clone() else { return };

@@ -92,9 +92,9 @@ impl Drain {
         session.output.done(&document, |document| {
             let count = document.moves.len();
             match document.state {
-                "drained" => format!("broker {} holds nothing: {count} partitions moved", document.broker),
+                "drained" => format!("broker {} holds nothing; partitions moved: {count}", document.broker),
                 _ => format!(
-                    "{count} partitions leave broker {}: 'ottla partition list --moving' shows how far",
+                    "partitions that leave broker {}: {count}; 'ottla partition list --moving' shows how far",
                     document.broker
                 ),
             }

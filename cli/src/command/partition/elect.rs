@@ -77,7 +77,7 @@ impl Elect {
         session.output.done(&document, |document| {
             let changed = document.partitions.iter().filter(|partition| partition.changed).count();
             let kept = document.partitions.len() - changed;
-            format!("{changed} partitions have another leader, {kept} needed none")
+            format!("partitions with another leader: {changed}; that needed none: {kept}")
         })
     }
 }
@@ -120,7 +120,7 @@ impl Rebalance {
             check(&outcomes, "given its preferred leader")?;
         }
         session.output.done(&document, |document| {
-            format!("{} partitions have their preferred leader again", document.partitions.len())
+            format!("partitions that have their preferred leader again: {}", document.partitions.len())
         })
     }
 }

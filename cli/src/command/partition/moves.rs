@@ -76,13 +76,12 @@ impl Move {
             .map(|(topic, partition)| Moved { topic, partition, to: self.to.clone() })
             .collect();
         session.output.done(&Document { partitions, state }, |document| {
-            let count = document.partitions.len();
+            let (count, to) = (document.partitions.len(), output::list(&self.to));
             match document.state {
-                "cancelled" => format!("{count} moves are cancelled"),
-                "done" => format!("{count} partitions lie on {}", output::list(&self.to)),
+                "cancelled" => format!("moves cancelled: {count}"),
+                "done" => format!("partitions moved to {to}: {count}"),
                 _ => format!(
-                    "{count} partitions are on their way to {}: 'ottla partition list --moving' shows how far",
-                    output::list(&self.to)
+                    "partitions on their way to {to}: {count}; 'ottla partition list --moving' shows how far"
                 ),
             }
         })

@@ -35,7 +35,7 @@ pub(crate) async fn watch(
             })
             .count();
         if left != left_before && !session.output.quiet {
-            eprintln!("{left} of {} partitions are on their way", partitions.len());
+            eprintln!("on their way: {left} of {}", partitions.len());
         }
         if left == 0 {
             return Ok(());
