@@ -25,6 +25,7 @@ use crate::controller_link::{
 };
 use crate::groups::GroupService;
 use crate::metrics::Metrics;
+use crate::network::dynamic_limits;
 use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
 use crate::options::{AdvertisedListener, BrokerOptions};
 use crate::producer_ids::ProducerIds;
@@ -343,6 +344,7 @@ fn accept(
         Arc::clone(&context.quotas),
         options.quota_windows.client,
     );
+    dynamic_limits::follow(&limits, options, &context.image, &connections, stop_clients);
     let dispatcher = Dispatcher::new(Arc::clone(context));
     let handler: Handler = Arc::new(move |client, frame| dispatcher.dispatch(client, frame));
     for (name, listener) in listeners {

@@ -13,6 +13,7 @@
 //! | [`groups`] | coordinators of consumer groups |
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | `telemetry` | metrics that clients push |
+//! | [`loggers`] | levels of what is logged |
 //! | [`http`] | metrics and probes |
 
 pub mod admin;
@@ -23,6 +24,7 @@ pub mod controller_link;
 pub mod groups;
 pub mod http;
 pub mod internal_topics;
+pub mod loggers;
 pub mod metrics;
 pub mod network;
 pub mod options;

@@ -193,6 +193,49 @@ impl Admin {
         self.client.alter_quota(request).await.map(drop).map_err(|s| self.refusal(&s))
     }
 
+    /// Gives partitions other brokers, or ends such moves; each has its own result.
+    pub(crate) async fn move_partitions(
+        &mut self,
+        partitions: Vec<proto::PartitionMove>,
+    ) -> Result<Vec<proto::PartitionResult>, Failure> {
+        let request = self.request(proto::MovePartitionsRequest { partitions });
+        let reply = self.client.move_partitions(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().partitions)
+    }
+
+    /// Has leaders elected, of no partition: of all; each in which something happened has its own result.
+    pub(crate) async fn elect_leaders(
+        &mut self,
+        unclean: bool,
+        partitions: Vec<proto::PartitionRef>,
+    ) -> Result<Vec<proto::PartitionResult>, Failure> {
+        let request = self.request(proto::ElectLeadersRequest { unclean, partitions });
+        let reply = self.client.elect_leaders(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().partitions)
+    }
+
+    /// What the cluster has agreed to do.
+    pub(crate) async fn describe_features(&mut self) -> Result<Vec<proto::Feature>, Failure> {
+        let request = self.request(proto::DescribeFeaturesRequest {});
+        let reply = self.client.describe_features(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().features)
+    }
+
+    /// Raises or lowers a feature.
+    pub(crate) async fn update_feature(
+        &mut self,
+        request: proto::UpdateFeatureRequest,
+    ) -> Result<(), Failure> {
+        let request = self.request(request);
+        self.client.update_feature(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// Has the cluster forget a broker.
+    pub(crate) async fn unregister_broker(&mut self, broker_id: i32) -> Result<(), Failure> {
+        let request = self.request(proto::UnregisterBrokerRequest { broker_id });
+        self.client.unregister_broker(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
     /// What this node holds on disk.
     pub(crate) async fn describe_replicas(
         &mut self,

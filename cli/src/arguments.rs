@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    acl, broker, cluster, completion, config, consume, dev, doctor, log, man, perf, produce, quorum, quota,
-    server, topic, user, verify,
+    acl, broker, cluster, completion, config, consume, dev, doctor, feature, log, man, partition, perf,
+    produce, quorum, quota, server, topic, user, verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -98,6 +98,12 @@ pub(crate) enum Command {
     /// The brokers
     #[command(subcommand)]
     Broker(broker::Broker),
+    /// Where partitions lie and who leads them
+    #[command(subcommand)]
+    Partition(partition::Partition),
+    /// What the cluster has agreed to do
+    #[command(subcommand)]
+    Feature(feature::Feature),
     /// Settings of topics, brokers and groups; checking of property files
     #[command(subcommand)]
     Config(config::Config),

@@ -25,6 +25,25 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
+/// `500`, `64KB`, `50MB`, `1GB`, and `KiB` to `GiB` in steps of 1024.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("'{text}' is not a number of bytes; write 500, 64KB, 50MB or 1GiB");
+    let count: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_bytes: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    count.checked_mul(unit_bytes).ok_or_else(wrong)
+}
+
 /// `name=value`; the value may be empty and may hold further `=`.
 pub(crate) fn name_value(text: &str) -> Result<(String, String), String> {
     let (name, value) =

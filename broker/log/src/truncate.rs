@@ -101,6 +101,8 @@ impl Log {
         self.check_usable()?;
         fs::rename(&self.directory, to)?;
         self.generation += 1;
+        // What compaction has done there says nothing of the copy.
+        self.first_dirty_max = self.log_start_offset;
         to.clone_into(&mut self.directory);
         self.epochs.move_to(to);
         for segment in &mut self.segments {

@@ -4,6 +4,7 @@
 mod access;
 mod configs;
 mod describe;
+mod partitions;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -232,6 +233,42 @@ impl Admin for AdminService {
         let asked = request.get_ref();
         permit(configs::right(&self.access(&request), Operation::AlterConfigs, asked.scope(), &asked.name))?;
         self.set_configs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn move_partitions(
+        &self,
+        request: Request<proto::MovePartitionsRequest>,
+    ) -> Result<Response<proto::PartitionResults>, Status> {
+        self.move_all(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn elect_leaders(
+        &self,
+        request: Request<proto::ElectLeadersRequest>,
+    ) -> Result<Response<proto::PartitionResults>, Status> {
+        self.elect(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn describe_features(
+        &self,
+        _: Request<proto::DescribeFeaturesRequest>,
+    ) -> Result<Response<proto::DescribeFeaturesReply>, Status> {
+        self.ready().await?;
+        Ok(Response::new(self.features()))
+    }
+
+    async fn update_feature(
+        &self,
+        request: Request<proto::UpdateFeatureRequest>,
+    ) -> Result<Response<proto::UpdateFeatureReply>, Status> {
+        self.set_feature(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn unregister_broker(
+        &self,
+        request: Request<proto::UnregisterBrokerRequest>,
+    ) -> Result<Response<proto::UnregisterBrokerReply>, Status> {
+        self.forget_broker(request.into_inner().broker_id).await.map(Response::new)
     }
 
     async fn describe_replicas(

@@ -202,6 +202,8 @@ fn describe(topic: &TopicImage, configs: BTreeMap<String, String>, offsets: &Off
                 replicas: ids(&partition.replicas),
                 isr: ids(&partition.isr),
                 elr: ids(&partition.eligible_leader_replicas),
+                adding_replicas: ids(&partition.adding_replicas),
+                removing_replicas: ids(&partition.removing_replicas),
                 start_offset: known.map(|known| known.start_offset),
                 end_offset: known.map(|known| known.end_offset),
                 high_watermark: known.map(|known| known.high_watermark),

@@ -11,6 +11,7 @@ use ottla_wire::text::Text;
 use super::authorization::{Access, Operation, REFUSED};
 use super::forward::{code_of, misunderstood, submit};
 use crate::context::BrokerContext;
+use crate::loggers;
 
 /// The requests name no timeout; this is the broker's `request.timeout.ms`.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Numbers of the operations that are looked at before the controller sees them.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
+
+/// Kafka's number of a broker's loggers.
+pub(super) const BROKER_LOGGER: i8 = 8;
 
 /// One change of one resource.
 pub(super) struct Change {
@@ -69,8 +73,16 @@ pub(super) async fn alter(
             Err(code) => Err((code, REFUSED.to_owned())),
         });
     }
-    let admitted: Vec<usize> =
+    let mut admitted: Vec<usize> =
         (0..alterations.len()).filter(|at| outcomes.get(*at).is_some_and(Outcome::is_ok)).collect();
+    // Levels of loggers are this process's own: the controller knows nothing of them.
+    admitted.retain(|at| {
+        let is_logger = alterations[*at].resource_type == BROKER_LOGGER;
+        if is_logger {
+            outcomes[*at] = alter_loggers(context, &alterations[*at], mode);
+        }
+        !is_logger
+    });
     if admitted.is_empty() {
         return outcomes;
     }
@@ -101,6 +113,46 @@ pub(super) async fn alter(
         }
     }
     outcomes
+}
+
+fn alter_loggers(context: &BrokerContext, alteration: &Alteration, mode: Mode) -> Outcome {
+    let invalid = |message: String| (ErrorCode::InvalidRequest, message);
+    own_loggers(context, &alteration.resource_name)?;
+    if mode.replace_all {
+        return Err(invalid("levels of loggers are changed one by one: use IncrementalAlterConfigs".into()));
+    }
+    let mut levels = Vec::new();
+    for change in &alteration.changes {
+        let level = match change.operation {
+            SET => Some(change.value.as_deref().ok_or_else(|| invalid("no level was given".into()))?),
+            DELETE if *change.name == *loggers::ROOT => {
+                return Err(invalid("Removing the log level of the root logger is not allowed".into()));
+            }
+            DELETE => None,
+            other => return Err(invalid(format!("operation {other} does not apply to loggers"))),
+        };
+        let check = loggers::Loggers::check(&change.name, level);
+        check.map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
+        levels.push((&*change.name, level));
+    }
+    if mode.validate_only {
+        return Ok(());
+    }
+    let Some(loggers) = loggers::current() else {
+        return Err(invalid("the levels of this process cannot be changed".into()));
+    };
+    let changed = loggers.change(&levels);
+    changed.map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))
+}
+
+/// Loggers are asked of the broker whose they are.
+pub(super) fn own_loggers(context: &BrokerContext, name: &str) -> Outcome {
+    let own = context.options.node_id;
+    if name.parse() == Ok(own) {
+        return Ok(());
+    }
+    let message = format!("Unexpected broker id, expected {own}, but received '{name}'");
+    Err((ErrorCode::InvalidRequest, message))
 }
 
 /// A change of this broker's own properties must leave its listeners usable: only here are the files that they name.

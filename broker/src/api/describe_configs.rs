@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ottla_metadata::config::{self, DescribedConfig};
+use ottla_metadata::config::{self, ConfigSource, ConfigType, DescribedConfig};
 use ottla_metadata::image::MetadataImage;
 use ottla_proto::metadata::ResourceType;
 use ottla_wire::error_code::ErrorCode;
@@ -12,8 +12,10 @@ use ottla_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use ottla_wire::text::Text;
 
 use super::authorization::{Operation, REFUSED};
+use super::config_changes::{BROKER_LOGGER, own_loggers};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+use crate::loggers;
 
 pub(super) fn handle(
     dispatcher: &Dispatcher,
@@ -40,9 +42,11 @@ pub(super) fn handle(
                 .and_then(|()| describe(context, &image, resource));
             match described {
                 Ok(configs) => {
+                    // An empty list asks for everything, as none does.
                     let wanted: Option<BTreeSet<&str>> = resource
                         .configuration_keys
                         .as_ref()
+                        .filter(|keys| !keys.is_empty())
                         .map(|keys| keys.iter().map(|key| &**key).collect());
                     answer.configs = configs
                         .into_iter()
@@ -69,6 +73,10 @@ fn describe(
     resource: &Resource,
 ) -> Result<Vec<DescribedConfig>, (ErrorCode, String)> {
     let name = &*resource.resource_name;
+    if resource.resource_type == BROKER_LOGGER {
+        own_loggers(context, name)?;
+        return Ok(loggers());
+    }
     let properties = &context.options.properties;
     match ResourceType::try_from(i32::from(resource.resource_type)) {
         Ok(ResourceType::Topic) => {
@@ -103,6 +111,21 @@ fn describe(
             format!("resources of type {} named '{name}' have no configs here", resource.resource_type),
         )),
     }
+}
+
+fn loggers() -> Vec<DescribedConfig> {
+    let levels = loggers::current().map(loggers::Loggers::levels).unwrap_or_default();
+    let described = levels.into_iter().map(|(name, level)| DescribedConfig {
+        name,
+        value: Some(level.to_owned()),
+        read_only: false,
+        source: ConfigSource::DynamicBrokerLoggerConfig.code(),
+        sensitive: false,
+        config_type: ConfigType::String.code(),
+        documentation: "The least severe events that this logger writes.",
+        synonyms: Vec::new(),
+    });
+    described.collect()
 }
 
 fn to_answer(config: DescribedConfig, with_synonyms: bool, with_documentation: bool) -> Config {

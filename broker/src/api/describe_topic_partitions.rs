@@ -36,9 +36,7 @@ pub(super) fn handle(
     names.sort_unstable();
     names.dedup();
     let (first_name, first_partition) = match &request.cursor {
-        Some(cursor) if cursor.partition_index < 0 => {
-            return Answer::Close("a cursor below partition 0".to_owned());
-        }
+        Some(cursor) if cursor.partition_index < 0 => return call.ready(&invalid_cursor(&names)),
         Some(cursor) => (cursor.topic_name.clone(), usize::try_from(cursor.partition_index).unwrap_or(0)),
         None => (Text::default(), 0),
     };
@@ -68,6 +66,12 @@ pub(super) fn handle(
         }
     }
     call.ready(&response)
+}
+
+/// The answer to a cursor below partition 0.
+fn invalid_cursor(names: &[Text]) -> DescribeTopicPartitionsResponse {
+    let topics = names.iter().map(|name| refused(name, ErrorCode::InvalidRequest));
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
 }
 
 fn cursor(name: &Text, partition: usize) -> NextCursor {
@@ -119,7 +123,10 @@ fn describe_partition(image: &MetadataImage, partition_index: i32, partition: &P
         offline_replicas: partition
             .replicas
             .iter()
-            .filter(|replica| image.broker(**replica).is_none_or(|broker| broker.fenced))
+            .filter(|replica| {
+                image.broker(**replica).is_none_or(|broker| broker.fenced)
+                    || !image.is_replica_online(partition, **replica)
+            })
             .map(|broker| broker.0)
             .collect(),
     }

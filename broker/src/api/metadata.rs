@@ -45,11 +45,17 @@ pub(super) fn handle(
     let context = Arc::clone(context);
     let at = call.clone();
     call.exclusive(async move {
-        let mut refused = create(&context, missing).await;
+        let mut refused = create(&context, missing.clone()).await;
         refused.extend(forbidden);
         let image = context.image.current();
         let mut response = answer(&context, &image, &at, &request);
-        // Created a moment ago and not led yet, or refused for a reason.
+        // Created a moment ago: as with Kafka the client asks again, when others know of it too.
+        for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            if missing.iter().any(|missing| Some(missing) == topic.name.as_ref()) {
+                topic.partitions.clear();
+                topic.error_code = ErrorCode::LeaderNotAvailable.code();
+            }
+        }
         explain(&mut response, &refused, ErrorCode::LeaderNotAvailable);
         response
     })
@@ -238,7 +244,10 @@ fn describe_partition(
         offline_replicas: partition
             .replicas
             .iter()
-            .filter(|replica| image.broker(**replica).is_none_or(|broker| broker.fenced))
+            .filter(|replica| {
+                image.broker(**replica).is_none_or(|broker| broker.fenced)
+                    || !image.is_replica_online(partition, **replica)
+            })
             .map(|broker| broker.0)
             .collect(),
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::quotas::Quotas;
@@ -54,8 +55,8 @@ pub struct ConnectionRates {
 
 /// Counts open connections and admits new ones under the limits.
 pub struct ConnectionLimits {
-    maxima: ConnectionMaxima,
-    rates: ConnectionRates,
+    maxima: ArcSwap<ConnectionMaxima>,
+    rates: ArcSwap<ConnectionRates>,
     quotas: Arc<Quotas>,
     windows: Windows,
     open: Mutex<Open>,
@@ -87,14 +88,20 @@ impl ConnectionLimits {
         windows: Windows,
     ) -> Arc<Self> {
         Arc::new(Self {
-            maxima,
-            rates,
+            maxima: ArcSwap::from_pointee(maxima),
+            rates: ArcSwap::from_pointee(rates),
             quotas,
             windows,
             open: Mutex::default(),
             created: Mutex::default(),
             started: Instant::now(),
         })
+    }
+
+    /// New limits, for connections to come: those that are open stay.
+    pub(crate) fn change(&self, maxima: ConnectionMaxima, rates: ConnectionRates) {
+        self.maxima.store(Arc::new(maxima));
+        self.rates.store(Arc::new(rates));
     }
 
     /// Counts a new connection, or says which limit it would break.
@@ -107,7 +114,7 @@ impl ConnectionLimits {
         if !self.quotas.admits_connection(address) {
             return Err(ConnectionRefusal::Rate);
         }
-        let maxima = &self.maxima;
+        let maxima = self.maxima.load();
         let address_max = maxima.address_overrides.get(&address).copied().unwrap_or(maxima.address);
         let listener_max = maxima.listeners.get(&**listener).copied().unwrap_or(usize::MAX);
         let mut open = self.open.lock();
@@ -130,13 +137,14 @@ impl ConnectionLimits {
     }
 
     fn is_protected(&self, listener: &str) -> bool {
-        self.maxima.protected_listener.as_deref() == Some(listener)
+        self.maxima.load().protected_listener.as_deref() == Some(listener)
     }
 
     /// Counts an accepted connection; gives the time that accepting should pause for (`max.connection.creation.rate`).
     pub fn pause(&self, listener: &str) -> Duration {
-        let of_node = self.rates.node.filter(|_| !self.is_protected(listener));
-        let limits = [(listener, self.rates.listeners.get(listener).copied()), ("", of_node)];
+        let rates = self.rates.load();
+        let of_node = rates.node.filter(|_| !self.is_protected(listener));
+        let limits = [(listener, rates.listeners.get(listener).copied()), ("", of_node)];
         if limits.iter().all(|(_, limit)| limit.is_none()) {
             return Duration::ZERO;
         }

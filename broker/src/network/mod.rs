@@ -7,6 +7,7 @@
 
 mod authentication;
 mod connection;
+pub(crate) mod dynamic_limits;
 mod frame_reader;
 mod limits;
 mod listener;

@@ -102,7 +102,6 @@ fn read_checkpoints(manager: &ReplicaManager) -> ByName {
 async fn run(cleaner: Arc<Cleaner>, names: Arc<Mutex<ByName>>) {
     let share = cleaner.options.dedupe_buffer_bytes / cleaner.options.threads.max(1);
     let mut map = OffsetMap::with_budget(share);
-    let backoff = Duration::from_millis(cleaner.options.backoff_ms.max(1));
     loop {
         let (working, known) = (Arc::clone(&cleaner), Arc::clone(&names));
         let pass = tokio::task::spawn_blocking(move || {
@@ -117,7 +116,9 @@ async fn run(cleaner: Arc<Cleaner>, names: Arc<Mutex<ByName>>) {
                 return;
             }
         };
-        let pause = if has_worked { Duration::ZERO } else { backoff };
+        let backoff_ms = cleaner.manager.own_value("log.cleaner.backoff.ms", |text| text.parse().ok());
+        let backoff_ms = backoff_ms.unwrap_or(cleaner.options.backoff_ms).max(1);
+        let pause = if has_worked { Duration::ZERO } else { Duration::from_millis(backoff_ms) };
         tokio::select! {
             () = cleaner.stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -214,7 +215,12 @@ impl Cleaner {
         let began = Instant::now();
         let bytes_done = AtomicI64::new(0);
         #[allow(clippy::cast_precision_loss, reason = "threads are few; a rate needs no last digit")]
-        let rate = self.options.io_bytes_per_second_max / self.options.threads.max(1) as f64;
+        let threads = self.options.threads.max(1) as f64;
+        let number = |name: &str| self.manager.own_value(name, |text| text.parse::<f64>().ok());
+        let rate = number("log.cleaner.io.max.bytes.per.second")
+            .filter(|rate| *rate > 0.0)
+            .unwrap_or(self.options.io_bytes_per_second_max)
+            / threads;
         let mut throttle = |bytes: u64| {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             let done = bytes_done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);

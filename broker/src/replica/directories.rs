@@ -60,6 +60,10 @@ pub struct Directories {
     owners: Mutex<Vec<(PathBuf, Owner)>>,
     /// From the clean-shutdown marker; -1: the last stop was not a clean one.
     previous_broker_epoch: i64,
+    /// Replicas that were on their way into a directory when the last process ended.
+    interrupted_moves: Mutex<Vec<(PartitionId, PathBuf)>>,
+    /// Every directory of `log.dirs` could be opened.
+    is_complete: bool,
 }
 
 impl Directories {
@@ -77,18 +81,29 @@ impl Directories {
             deletions: Mutex::default(),
             owners: Mutex::default(),
             previous_broker_epoch: -1,
+            is_complete: true,
+            interrupted_moves: Mutex::default(),
         };
         let mut found = HashMap::new();
         let mut failures = Vec::new();
         for path in &shared.options.log_dirs {
             match directories.open_one(shared, properties, path) {
                 Ok(logs) => keep_longer(&mut found, logs),
-                Err(error) if error.is_storage_fault() => failures.push(error.to_string()),
+                Err(error) if error.is_storage_fault() => {
+                    // Nobody may be told that replicas lie in it.
+                    directories.owners.lock().retain(|(owned, _)| owned != path);
+                    failures.push(error.to_string());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         if directories.all.is_empty() {
             return Err(OpenError::NoDirectory(failures.join("; ")));
+        }
+        directories.is_complete = failures.is_empty();
+        if !failures.is_empty() {
+            // What lies there may be all that this broker had of a partition.
+            directories.previous_broker_epoch = -1;
         }
         for failure in failures {
             tracing::error!(failure, "a log directory cannot be used");
@@ -164,7 +179,7 @@ impl Directories {
         let Some(log_dir) =
             usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)).or(self.all.first())
         else {
-            return (None, LogDir::new(PathBuf::new()));
+            return (None, Self::without_directory());
         };
         log_dir.partitions.fetch_add(1, Ordering::Relaxed);
         let path = log_dir.path().join(directory::partition_directory_name(topic, id.index));
@@ -192,6 +207,22 @@ impl Directories {
         *deletions = later;
         let due: Vec<Deletion> = due;
         due.into_iter().map(|deletion| deletion.path).collect()
+    }
+
+    /// Whether a replica lies, by the metadata, in a directory that could not be opened. An empty one must not be made in its
+    /// place: if it were the last in-sync replica it would be elected, and all records would be gone.
+    pub(crate) fn is_missing(&self, directory: Uuid) -> bool {
+        !self.is_complete && directory.as_u128() > UNNAMED_MAX && !self.ids().contains(&directory)
+    }
+
+    /// A replica that lies where nothing can be read.
+    pub(crate) fn without_directory() -> Arc<LogDir> {
+        LogDir::new(PathBuf::new())
+    }
+
+    /// Takes out what was on its way, and where to.
+    pub(crate) fn take_interrupted_moves(&self) -> Vec<(PartitionId, PathBuf)> {
+        std::mem::take(&mut *self.interrupted_moves.lock())
     }
 
     /// The id of a directory.
@@ -237,6 +268,9 @@ impl Directories {
         }
     }
 }
+/// Ids up to this one name no directory: not assigned, lost, being moved.
+const UNNAMED_MAX: u128 = 2;
+
 /// A partition's directory and what the checkpoints say of it.
 struct Candidate {
     id: PartitionId,
@@ -275,6 +309,13 @@ impl Directories {
         let log_starts = directory::read_checkpoint(&path.join(directory::LOG_STARTS))?;
         let mut candidates = Vec::new();
         for found in directory::scan(path)? {
+            if matches!(found.kind, Kind::Future)
+                && let Ok(Some(topic_id)) = directory::read_topic_id(&found.path)
+            {
+                // The copy is begun anew: what of it was synced is not known.
+                let id = PartitionId { topic_id, index: found.partition };
+                self.interrupted_moves.lock().push((id, path.to_owned()));
+            }
             if !matches!(found.kind, Kind::Partition) {
                 self.deletions.lock().push(Deletion { due_ms: 0, path: found.path });
                 continue;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ottla_metadata::config;
 use ottla_metadata::image::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
+use ottla_proto::metadata::ResourceType;
 use ottla_replica::fetch_session::TopicKey;
 use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, RwLock};
@@ -178,6 +179,14 @@ impl ReplicaManager {
         })
     }
 
+    /// A property of this broker that was set while it runs, for itself or for all.
+    pub(crate) fn own_value<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let image = self.image.load();
+        let own = self.shared.options.broker_id.to_string();
+        let set = |resource: &str| image.config(ResourceType::Broker, resource)?.get(name);
+        set(&own).or_else(|| set("")).and_then(|text| parse(text.trim()))
+    }
+
     /// Where a consumer of a rack had better read (KIP-392); -1: here, which it is also for leaders of the same rack.
     pub(crate) fn preferred_read_replica(&self, partition: &Partition, rack: &str, offset: i64) -> i32 {
         if rack.is_empty() || !self.selects_by_rack || !partition.is_leader() {
@@ -219,6 +228,7 @@ impl ReplicaManager {
         }
         if !std::mem::replace(&mut *has_applied, true) {
             self.remove_strays();
+            self.resume_moves();
         }
         drop(has_applied);
         if changes.brokers_changed {
@@ -295,6 +305,17 @@ impl ReplicaManager {
         let loaded = self.found.lock().remove(&id);
         let (log, log_dir, high_watermark) = match loaded {
             Some(loaded) => (loaded.log, loaded.log_dir, loaded.high_watermark),
+            None if self
+                .directories
+                .is_missing(partition.directory(self.shared.options.broker_id.into())) =>
+            {
+                tracing::error!(
+                    topic,
+                    partition = index,
+                    "lies in a log directory that cannot be used, and is offline"
+                );
+                (None, Directories::without_directory(), 0)
+            }
             None => {
                 let (log, log_dir) = self.directories.create(topic, id, rules);
                 (log, log_dir, 0)

@@ -7,7 +7,7 @@
 //! before the first rename leaves the old replica and a copy that the next start removes; between the two it leaves both,
 //! and the start keeps the longer one; after the second only the copy.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -175,8 +175,10 @@ impl Partition {
         if !is_wanted || self.is_deleted() {
             return Err(CopyEnd::Stopped);
         }
-        // A pass of the compaction would end with files of the old directory.
-        if state.log.as_ref().is_some_and(Log::is_being_compacted) {
+        let path = moving.target.path().join(directory::partition_directory_name(self.topic(), self.index()));
+        // A pass of the compaction would end with files of the old directory; and an earlier move away from the target may not
+        // have given its place free.
+        if state.log.as_ref().is_some_and(Log::is_being_compacted) || path.exists() {
             return Ok(Replaced::NotYet(copy));
         }
         match Self::next_of(&state, &copy)?.ok_or(CopyEnd::Stopped)? {
@@ -193,9 +195,7 @@ impl Partition {
             Next::Append(..) | Next::Truncate(_) | Next::StartOver(_) => return Ok(Replaced::NotYet(copy)),
         }
         let Some(old) = state.log.take() else { return Err(CopyEnd::Stopped) };
-        let name = directory::partition_directory_name(self.topic(), self.index());
-        let adopted = Self::adopt(&state, &old, &mut copy, moving.target.path().join(name));
-        if let Err(error) = adopted {
+        if let Err(error) = Self::adopt(&state, &old, &mut copy, &path) {
             state.log = Some(old);
             return Err(error.into());
         }
@@ -206,7 +206,7 @@ impl Partition {
         Ok(Replaced::Done(old, old_dir))
     }
 
-    fn adopt(state: &State, old: &Log, copy: &mut Log, path: PathBuf) -> Result<(), LogError> {
+    fn adopt(state: &State, old: &Log, copy: &mut Log, path: &Path) -> Result<(), LogError> {
         let start = old.log_start_offset();
         if start > copy.log_start_offset() {
             copy.increment_log_start_offset(start)?;
@@ -216,7 +216,7 @@ impl Partition {
             copy.assign_leader_epoch(epoch, copy.end_offset())?;
         }
         copy.update_high_watermark(state.machine.high_watermark());
-        copy.rename_directory(&path)
+        copy.rename_directory(path)
     }
 }
 
@@ -246,7 +246,7 @@ impl ReplicaManager {
     /// the replica is not here. It goes on in the background.
     pub fn move_replica(&self, topic: &str, index: i32, path: &str) -> Result<(), ErrorCode> {
         let directories = self.directories().all();
-        let target = directories.iter().find(|dir| dir.path() == std::path::Path::new(path));
+        let target = directories.iter().find(|dir| dir.path() == Path::new(path));
         let target = target.ok_or(ErrorCode::LogDirNotFound)?;
         if target.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
@@ -256,6 +256,18 @@ impl ReplicaManager {
             self.shared().move_queue.put(partition.id(), ());
         }
         Ok(())
+    }
+
+    /// After the first image: what was on its way when the last process ended goes on.
+    pub(crate) fn resume_moves(&self) {
+        for (id, path) in self.directories().take_interrupted_moves() {
+            let Some(partition) = self.by_id(id) else { continue };
+            let path = path.to_string_lossy();
+            if let Err(code) = self.move_replica(partition.topic(), id.index, &path) {
+                tracing::warn!(topic = %partition.topic(), partition = id.index, directory = %path,
+                    error = code.name(), "a move that was cut short does not go on");
+            }
+        }
     }
 
     /// Makes one partition's copy and puts it in its place. Blocks.
@@ -296,7 +308,7 @@ impl ReplicaManager {
         &self,
         partition: &Partition,
         moving: &Arc<Moving>,
-        path: &std::path::Path,
+        path: &Path,
         stop: &CancellationToken,
     ) -> Result<(Log, Arc<LogDir>), CopyEnd> {
         let config = partition.rules().log_config();

@@ -169,7 +169,12 @@ impl Partition {
         let result = self.fetch_locked(&mut state, fetch, &mut wakes);
         drop(state);
         wakes.run();
-        result.unwrap_or_else(|refused| *refused)
+        let result = result.unwrap_or_else(|refused| *refused);
+        // A follower is told where to start over; a consumer asks for that by itself.
+        if result.error == ErrorCode::OffsetOutOfRange && fetch.replica.is_none() {
+            return FetchResult::refused(ErrorCode::OffsetOutOfRange);
+        }
+        result
     }
 
     fn fetch_locked(

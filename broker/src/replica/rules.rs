@@ -15,6 +15,8 @@ use super::options::ReplicaOptions;
 use super::partition::ProduceRefusal;
 use super::throttles::ThrottledReplicas;
 
+const PRODUCER_ID_EXPIRATION: &str = "producer.id.expiration.ms";
+
 /// From this version of Produce on a batch may be compressed with Zstandard (KIP-110).
 const ZSTD_FROM: i16 = 7;
 
@@ -62,7 +64,7 @@ fn produce_rules(topic: &TopicConfig) -> ProduceRules {
     }
 }
 
-fn log_config(topic: &TopicConfig, properties: &BTreeMap<String, String>) -> LogConfig {
+fn log_config(topic: &TopicConfig, producer_id_expiration_ms: i64) -> LogConfig {
     LogConfig {
         segment_bytes: positive(topic.segment_bytes),
         segment_ms: topic.segment_ms,
@@ -80,7 +82,7 @@ fn log_config(topic: &TopicConfig, properties: &BTreeMap<String, String>) -> Log
         delete_retention_ms: topic.delete_retention_ms,
         flush_messages: topic.flush_messages,
         flush_ms: topic.flush_ms,
-        producer_id_expiration_ms: config::get_i64(properties, "producer.id.expiration.ms"),
+        producer_id_expiration_ms,
     }
 }
 
@@ -104,14 +106,26 @@ impl Rules {
         let throttled_leaders = throttled("leader.replication.throttled.replicas");
         let throttled_followers = throttled("follower.replication.throttled.replicas");
         let topic = TopicConfig::effective(image, properties, broker_id, topic);
+        let expiration = config::broker_value(image, properties, Some(broker_id), PRODUCER_ID_EXPIRATION);
+        let producer_id_expiration_ms = expiration
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or_else(|| config::get_i64(properties, PRODUCER_ID_EXPIRATION));
         Self {
             throttled_leaders,
             throttled_followers,
             min_insync_replicas: positive(topic.min_insync_replicas).max(1),
             flush_messages: topic.flush_messages,
             produce: produce_rules(&topic),
-            log: log_config(&topic, properties),
+            log: log_config(&topic, producer_id_expiration_ms),
         }
+    }
+
+    /// The defaults, with every replica under the throttle.
+    #[cfg(test)]
+    pub(crate) fn default_throttled() -> std::sync::Arc<Self> {
+        let defaults = Self::of(&MetadataImage::default(), &BTreeMap::new(), 1, "");
+        let (throttled_leaders, throttled_followers) = (ThrottledReplicas::All, ThrottledReplicas::All);
+        std::sync::Arc::new(Self { throttled_leaders, throttled_followers, ..defaults })
     }
 
     /// Whether sending a partition's records to followers that catch up counts against the throttle (KIP-73).

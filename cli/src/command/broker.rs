@@ -1,5 +1,7 @@
 //! `ottla broker …`.
 
+mod drain;
+
 use clap::{Args, Subcommand};
 use ottla_proto::admin;
 use serde::Serialize;
@@ -16,6 +18,12 @@ pub(crate) enum Broker {
     List(List),
     /// One broker: its addresses, its disks, its replicas
     Describe(Describe),
+    /// Move all that a broker holds to others, and give it nothing new
+    Drain(drain::Drain),
+    /// Let a broker take partitions again
+    Undrain(drain::Undrain),
+    /// Drain a broker and, once its node has stopped, forget it
+    Decommission(drain::Decommission),
 }
 
 /// The arguments.
@@ -94,6 +102,12 @@ struct Replica {
 impl Broker {
     pub(crate) async fn run(&self, session: &Session) -> anyhow::Result<()> {
         let mut admin = Admin::connect(session).await?;
+        match self {
+            Self::Drain(drain) => return drain.run(session, admin).await,
+            Self::Undrain(undrain) => return undrain.run(session, admin).await,
+            Self::Decommission(decommission) => return decommission.run(session, admin).await,
+            Self::List(_) | Self::Describe(_) => {}
+        }
         let mut brokers: Vec<_> =
             admin.describe_cluster().await?.brokers.into_iter().map(BrokerDocument::from).collect();
         brokers.sort_by_key(|broker| broker.id);
@@ -113,6 +127,7 @@ impl Broker {
                 };
                 session.output.show(&DescribeDocument { broker, log_directories, partitions }, describe_text)
             }
+            Self::Drain(_) | Self::Undrain(_) | Self::Decommission(_) => Ok(()),
         }
     }
 }

@@ -8,8 +8,10 @@ pub(crate) mod config;
 pub(crate) mod consume;
 pub(crate) mod dev;
 pub(crate) mod doctor;
+pub(crate) mod feature;
 pub(crate) mod log;
 pub(crate) mod man;
+pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
 pub(crate) mod quorum;
@@ -50,6 +52,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
         Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
         Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),
+        Command::Partition(partition) => with_session(&global, async |session| partition.run(&session).await),
+        Command::Feature(feature) => with_session(&global, async |session| feature.run(&session).await),
         Command::Config(config::Config::Check(check)) => check.run(output),
         Command::Config(config::Config::Reference(reference)) => reference.run(output),
         Command::Config(config) => with_session(&global, async |session| config.run(&session).await),

@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use ottla_broker::loggers;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use crate::node_config::LogFormat;
 
@@ -11,16 +14,20 @@ const LEVEL: &str = "info,openraft=warn,sled=warn";
 
 /// Starts logging.
 pub(crate) fn start(format: LogFormat) {
-    let filter = ["OTTLA_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
-    let filter =
-        EnvFilter::new(filter.filter(|filter| !filter.is_empty()).unwrap_or_else(|| LEVEL.to_owned()));
+    let base = ["OTTLA_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
+    let base = base.filter(|filter| !filter.is_empty()).unwrap_or_else(|| LEVEL.to_owned());
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(&base));
+    let events = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let events = match format {
+        LogFormat::Text => events.boxed(),
+        LogFormat::Json => events.json().flatten_event(true).boxed(),
+    };
     // Fails only where a test has started logging before.
-    drop(match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    drop(tracing_subscriber::registry().with(filter).with(events).try_init());
+    loggers::install(base, move |filter| {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
     });
 }

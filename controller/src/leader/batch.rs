@@ -160,6 +160,17 @@ fn kept_reply(
     Some(MetadataRecord { record: Some(Record::CompletedCommand(completed)) })
 }
 
+/// Whether a command may bring replicas back that leadership is to return to: not when all that it is about is being
+/// reassigned, for then whoever asked for that says when leaders change.
+fn brings_replicas_back(image: &MetadataImage, command: &proto::command::Command) -> bool {
+    let proto::command::Command::AlterPartitions(command) = command else { return false };
+    command.partitions.iter().any(|asked| {
+        let topic_id = uuid::Uuid::from_slice(&asked.topic_id).unwrap_or_default();
+        let partition = image.partition(topic_id.into(), asked.partition);
+        partition.is_some_and(|partition| !partition.is_reassigning())
+    })
+}
+
 /// Whether records may let partitions elect that could not before.
 fn switches_unclean_elections(records: &[MetadataRecord]) -> bool {
     records.iter().any(|record| match &record.record {
@@ -274,8 +285,7 @@ impl Batch {
                 Ok(mut decision) => {
                     decision.records.extend(kept_reply(&id, command, &decision));
                     self.elects |= switches_unclean_elections(&decision.records);
-                    changes_isr = matches!(command, proto::command::Command::AlterPartitions(_))
-                        && !decision.records.is_empty();
+                    changes_isr = brings_replicas_back(&image, command) && !decision.records.is_empty();
                     match self.add(decision.records) {
                         Ok(()) => {
                             proto::CommandReply { failure: None, index: 0, reply: Some(decision.reply) }
