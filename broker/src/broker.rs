@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
-use ottla_wire::text::Text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Dispatcher, SERVED};
-use crate::context::{BrokerContext, FEATURES};
+use crate::context::BrokerContext;
 use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
 };
@@ -110,7 +109,6 @@ impl Broker {
             controller,
             metrics,
             groups,
-            features: FEATURES,
             security,
             quotas: Quotas::new(options.quota_windows),
             options,
@@ -390,14 +388,7 @@ impl Start<'_> {
                 // Applying creates and deletes files.
                 tokio::task::block_in_place(|| {
                     applying.replicas.apply_image(image, delta);
-                    applying.groups.apply_image(image, applying.options.node_id);
-                    if let Some(delta) = delta
-                        && !delta.deleted_topics.is_empty()
-                    {
-                        let names: Vec<Text> =
-                            delta.deleted_topics.iter().map(|name| Text::from(&**name)).collect();
-                        applying.groups.topics_deleted(&names);
-                    }
+                    applying.groups.apply_image(image, delta, applying.options.node_id);
                 });
             };
             if let Err(error) = follow_metadata(client, node_id, image, registered, on_image, stop).await {

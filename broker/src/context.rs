@@ -15,21 +15,6 @@ use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
 use crate::security::NodeSecurity;
 
-/// A feature that this software can do, for ApiVersions and registration.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SupportedFeature {
-    pub(crate) name: &'static str,
-    pub(crate) level_min: i16,
-    pub(crate) level_max: i16,
-}
-
-/// What this software can do of Kafka's features.
-pub(crate) const FEATURES: &[SupportedFeature] = &[
-    // 4.3-IV0 in Kafka's numbering: clients only compare it.
-    SupportedFeature { name: "metadata.version", level_min: 7, level_max: 29 },
-    SupportedFeature { name: "kraft.version", level_min: 0, level_max: 1 },
-];
-
 /// A broker as clients of one listener reach it.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeAddress {
@@ -52,7 +37,6 @@ pub(crate) struct BrokerContext {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,
-    pub(crate) features: &'static [SupportedFeature],
 }
 
 impl BrokerContext {

@@ -66,6 +66,8 @@ routes! {
     DescribeCluster => describe_cluster(DescribeClusterRequest),
     SaslHandshake => sasl_handshake(SaslHandshakeRequest),
     SaslAuthenticate => sasl_authenticate(SaslAuthenticateRequest),
+    ConsumerGroupHeartbeat => consumer_group_heartbeat(ConsumerGroupHeartbeatRequest),
+    ConsumerGroupDescribe => consumer_group_describe(ConsumerGroupDescribeRequest),
     DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
 }
 

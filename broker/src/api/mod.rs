@@ -6,6 +6,8 @@
 mod answer;
 mod api_versions;
 mod client;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;

@@ -15,6 +15,8 @@ use crate::groups::GroupService;
 
 /// From this version on several groups are asked for at once.
 const GROUPS_FROM: i16 = 8;
+/// From this version on members of consumer groups tell who they are.
+const MEMBERS_FROM: i16 = 9;
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 10;
 /// Before this version there is no error for the group: each partition carries it.
@@ -83,7 +85,7 @@ fn one_of_many(
     asked: Asked,
     require_stable: bool,
 ) -> Group {
-    let Asked { group_id, topics, .. } = asked;
+    let Asked { group_id, member_id, member_epoch, topics, .. } = asked;
     let mut unknown = Vec::new();
     let known: Option<Vec<(Text, Vec<i32>)>> = topics.map(|topics| {
         let mut known = Vec::with_capacity(topics.len());
@@ -98,7 +100,13 @@ fn one_of_many(
         }
         known
     });
-    match fetch(groups, &group_id, known.as_deref(), require_stable) {
+    let found = groups.query(&group_id, |machine| {
+        if version >= MEMBERS_FROM {
+            machine.may_fetch_offsets(&group_id, member_id.as_ref(), member_epoch)?;
+        }
+        machine.fetch_offsets(&group_id, known.as_deref(), require_stable)
+    });
+    match found {
         Ok(found) => {
             let topics = found.into_iter().map(GroupTopic::from).filter_map(|mut topic| {
                 if version >= BY_ID_FROM {
