@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ottla_metadata::features::SUPPORTED;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 use tokio::sync::{Notify, watch};
@@ -109,6 +110,7 @@ impl Broker {
             controller,
             metrics,
             groups,
+            features: &SUPPORTED,
             security,
             quotas: Quotas::new(options.quota_windows),
             options,

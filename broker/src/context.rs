@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ottla_metadata::config::DescribedConfig;
+use ottla_metadata::features::SupportedFeature;
 use ottla_metadata::image::MetadataImage;
 use ottla_wire::text::Text;
 
@@ -37,6 +38,7 @@ pub(crate) struct BrokerContext {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) features: &'static [SupportedFeature],
 }
 
 impl BrokerContext {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, log, man, produce, quorum, server, topic,
+    broker, cluster, completion, config, consume, dev, group, log, man, produce, quorum, server, topic,
 };
 use crate::output::Format;
 use crate::parse;
@@ -79,6 +79,9 @@ pub(crate) enum Command {
     Produce(produce::Produce),
     /// Read records
     Consume(consume::Consume),
+    /// Groups of consumers: members, lag, offsets
+    #[command(subcommand)]
+    Group(group::Group),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::Cluster),

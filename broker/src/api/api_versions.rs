@@ -3,7 +3,6 @@
 //! An unknown version is answered by version 0 with UNSUPPORTED_VERSION and the range of this API (KIP-511). Produce is
 //! advertised from 0, though 0-2 are refused: librdkafka before 2.8 takes compression support from it (KAFKA-18659).
 
-use ottla_metadata::features;
 use ottla_wire::api::ApiKey;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::api_versions_response::{ApiKey as Entry, FinalizedFeature, SupportedFeature};
@@ -32,7 +31,9 @@ pub(super) fn handle(
     }
     response.api_keys = served(call.version);
     let image = dispatcher.context.image.current();
-    response.supported_features = features::SUPPORTED
+    response.supported_features = dispatcher
+        .context
+        .features
         .iter()
         // Before version 4 a client does not understand a least level of 0.
         .filter(|feature| call.version >= 4 || feature.level_min > 0)

@@ -104,9 +104,7 @@ impl GroupService {
             .map(|name| Text::from(&**name))
             .collect();
         if !deleted.is_empty() {
-            for shard in self.shards.read().values() {
-                shard.topics_deleted(&deleted);
-            }
+            self.topics_deleted(&deleted);
         }
         self.follow_leadership(image, broker_id, &view);
     }
@@ -148,6 +146,22 @@ impl GroupService {
         };
         for shard in lost {
             shard.resign();
+        }
+    }
+
+    /// A marker is committed in a partition of the offsets topic, in this epoch of its leader: the offsets of the
+    /// transaction count, or are forgotten.
+    pub fn marker_written(&self, partition: i32, leader_epoch: i32, producer_id: i64, commit: bool) {
+        let shard = self.shards.read().get(&partition).cloned();
+        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == leader_epoch) {
+            shard.marker_written(producer_id, commit);
+        }
+    }
+
+    /// Offsets of deleted topics are forgotten.
+    pub fn topics_deleted(&self, names: &[Text]) {
+        for shard in self.shards.read().values() {
+            shard.topics_deleted(names);
         }
     }
 

@@ -54,6 +54,8 @@ struct State {
     /// Told when the append that ends at this offset is committed.
     awaited: Option<(i64, Arc<Waiter>)>,
     view: ClusterView,
+    /// Written while the partition is being loaded: producer and whether it is a commit.
+    markers: Vec<(i64, bool)>,
 }
 
 /// See the module.
@@ -117,6 +119,7 @@ impl Shard {
                 late: 0,
                 awaited: None,
                 view,
+                markers: Vec::new(),
             }),
             options: options.clone(),
             changed: Notify::new(),
@@ -162,6 +165,24 @@ impl Shard {
 
     pub(super) fn topics_deleted(&self, names: &[Text]) {
         self.with_machine(|machine, now, effects| machine.topics_deleted(now, names, effects));
+    }
+
+    /// A marker is committed. What lies before it in the log is settled first. While the partition is being loaded it is
+    /// kept: the load may have passed the marker's offset before it was written. A marker that the load has seen too
+    /// changes nothing the second time, because no offset is taken before the load is done.
+    pub(super) fn marker_written(&self, producer_id: i64, commit: bool) {
+        let mut state = self.state.lock();
+        if state.is_resigned {
+            return;
+        }
+        if !state.is_loaded {
+            state.markers.push((producer_id, commit));
+            return;
+        }
+        let mut effects = Effects::default();
+        self.settle(&mut state, &mut effects);
+        state.machine.apply_marker(producer_id, commit);
+        self.execute(&mut state, effects);
     }
 
     /// The cluster has changed. Where the changes were not told one by one, offsets of whatever is gone are looked for.
@@ -311,6 +332,9 @@ impl Shard {
                     }
                     state.machine = machine;
                     state.is_loaded = true;
+                    for (producer_id, commit) in std::mem::take(&mut state.markers) {
+                        state.machine.apply_marker(producer_id, commit);
+                    }
                     let mut effects = Effects::default();
                     let (topics, overrides) =
                         (Arc::clone(&state.view.topics), Arc::clone(&state.view.overrides));

@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod consume;
 pub(crate) mod dev;
+pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod produce;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Topic(topic) => with_session(&global, async |session| topic.run(&session).await),
         Command::Produce(produce) => with_session(&global, async |session| produce.run(&session).await),
         Command::Consume(consume) => with_session(&global, async |session| consume.run(&session).await),
+        Command::Group(group) => with_session(&global, async |session| group.run(&session).await),
         Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
         Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
         Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),
