@@ -13,7 +13,6 @@ use ottla_metadata::acl::AuthorizerOptions;
 use ottla_metadata::features::SUPPORTED;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
-use ottla_wire::text::Text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -401,15 +400,8 @@ impl Start<'_> {
                 // Applying creates and deletes files.
                 tokio::task::block_in_place(|| {
                     applying.replicas.apply_image(image, delta);
-                    applying.groups.apply_image(image, applying.options.node_id);
+                    applying.groups.apply_image(image, delta, applying.options.node_id);
                     publisher.apply_image(image, delta);
-                    if let Some(delta) = delta
-                        && !delta.deleted_topics.is_empty()
-                    {
-                        let names: Vec<Text> =
-                            delta.deleted_topics.iter().map(|name| Text::from(&**name)).collect();
-                        applying.groups.topics_deleted(&names);
-                    }
                 });
             };
             if let Err(error) = follow_metadata(client, node_id, image, registered, on_image, stop).await {

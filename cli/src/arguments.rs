@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    acl, broker, cluster, completion, config, consume, dev, doctor, feature, log, man, partition, perf,
-    produce, quorum, quota, server, topic, user, verify,
+    acl, broker, cluster, completion, config, consume, dev, doctor, feature, group, log, man, partition,
+    perf, produce, quorum, quota, server, topic, user, verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -89,6 +89,9 @@ pub(crate) enum Command {
     Produce(produce::Produce),
     /// Read records
     Consume(consume::Consume),
+    /// Groups of consumers: members, lag, offsets
+    #[command(subcommand)]
+    Group(group::Group),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::Cluster),

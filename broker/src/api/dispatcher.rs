@@ -78,6 +78,8 @@ routes! {
     ListConfigResources => list_config_resources(ListConfigResourcesRequest),
     SaslHandshake => sasl_handshake(SaslHandshakeRequest),
     SaslAuthenticate => sasl_authenticate(SaslAuthenticateRequest),
+    ConsumerGroupHeartbeat => consumer_group_heartbeat(ConsumerGroupHeartbeatRequest),
+    ConsumerGroupDescribe => consumer_group_describe(ConsumerGroupDescribeRequest),
     DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
     DescribeAcls => describe_acls(DescribeAclsRequest),
     CreateAcls => create_acls(CreateAclsRequest),

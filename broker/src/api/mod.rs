@@ -13,6 +13,8 @@ mod api_versions;
 pub(crate) mod authorization;
 mod client;
 mod config_changes;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_acls;
 mod create_delegation_token;
 mod create_partitions;

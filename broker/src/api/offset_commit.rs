@@ -1,4 +1,4 @@
-//! OffsetCommit 2-10: offsets of a classic group, or of nobody's group. From version 10 on topics are named by id.
+//! OffsetCommit 2-10: offsets of a group, or of nobody's group. From version 9 on members of consumer groups may commit. From version 10 on topics are named by id.
 
 use ottla_coordinator::group::{Command, OffsetCommit, OffsetToCommit, Reply};
 use ottla_metadata::image::MetadataImage;
@@ -35,7 +35,7 @@ pub(super) fn handle(
     };
     let access = dispatcher.context.access(&call);
     let permitted = access.group(Operation::Read, &request.group_id);
-    let mut commit = OffsetCommit::from_request(request);
+    let mut commit = OffsetCommit::from_request(request).of_version(call.version);
     if permitted.is_ok() {
         for (topic, offsets) in &mut commit.topics {
             // An id that is not known has no name that rules could be about.

@@ -16,6 +16,8 @@ use crate::groups::GroupService;
 
 /// From this version on several groups are asked for at once.
 const GROUPS_FROM: i16 = 8;
+/// From this version on members of consumer groups tell who they are.
+const MEMBERS_FROM: i16 = 9;
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 10;
 /// Before this version there is no error for the group: each partition carries it.
@@ -47,7 +49,7 @@ fn single(asker: &Asker<'_>, version: i16, request: OffsetFetchRequest) -> Offse
     let mut asked: Option<Vec<(Text, Vec<i32>)>> = request
         .topics
         .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
-    match asker.fetch(&request.group_id, &mut asked, request.require_stable) {
+    match asker.fetch(&request.group_id, &mut asked, None, request.require_stable) {
         Ok((found, hidden)) => {
             let hidden = hidden.into_iter().flat_map(|(topic, code)| refused(vec![topic], code));
             OffsetFetchResponse {
@@ -88,7 +90,7 @@ fn one_of_many(
     asked: Asked,
     require_stable: bool,
 ) -> Group {
-    let Asked { group_id, topics, .. } = asked;
+    let Asked { group_id, member_id, member_epoch, topics, .. } = asked;
     let mut unknown = Vec::new();
     let mut known: Option<Vec<(Text, Vec<i32>)>> = topics.map(|topics| {
         let mut known = Vec::with_capacity(topics.len());
@@ -104,7 +106,8 @@ fn one_of_many(
         }
         known
     });
-    match asker.fetch(&group_id, &mut known, require_stable) {
+    let reader = (version >= MEMBERS_FROM).then_some((member_id.as_ref(), member_epoch));
+    match asker.fetch(&group_id, &mut known, reader, require_stable) {
         Ok((found, hidden)) => {
             let hidden = hidden.into_iter().map(|((name, partitions), code)| {
                 let id = image.topic_by_name(&name).map_or(Uuid::nil(), |topic| Uuid::from(topic.id));
@@ -143,6 +146,9 @@ struct Asker<'a> {
 /// The partitions asked for of a topic that the client may not see, and what it is told.
 type Hidden = ((Text, Vec<i32>), ErrorCode);
 
+/// Member id and epoch of a member that asks (KIP-848); without an id it is somebody outside of the group.
+type Reader<'a> = (Option<&'a Text>, i32);
+
 impl Asker<'_> {
     /// The offsets of a group as far as the client may see them: what it asks for by name and may not see is taken out and told,
     /// what it does not ask for by name is left out.
@@ -150,15 +156,19 @@ impl Asker<'_> {
         &self,
         group_id: &Text,
         topics: &mut Option<Vec<(Text, Vec<i32>)>>,
+        reader: Option<Reader<'_>>,
         require_stable: bool,
     ) -> Result<(Vec<FetchedTopic>, Vec<Hidden>), ErrorCode> {
         self.access.group(Operation::Describe, group_id)?;
         let hidden = topics.as_mut().map_or_else(Vec::new, |topics| {
             self.access.take_refused(topics, |access, (name, _)| access.topic(Operation::Describe, name))
         });
-        let mut found = self
-            .groups
-            .query(group_id, |machine| machine.fetch_offsets(group_id, topics.as_deref(), require_stable))?;
+        let mut found = self.groups.query(group_id, |machine| {
+            if let Some((member_id, member_epoch)) = reader {
+                machine.may_fetch_offsets(group_id, member_id, member_epoch)?;
+            }
+            machine.fetch_offsets(group_id, topics.as_deref(), require_stable)
+        })?;
         if topics.is_none() && self.access.is_bound() {
             found.retain(|topic| self.access.sees_topic(Operation::Describe, &topic.topic));
         }

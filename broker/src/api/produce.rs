@@ -19,6 +19,7 @@ use ottla_wire::text::Text;
 use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+use crate::internal_topics::is_internal;
 use crate::quotas::QuotaKind;
 use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waiter};
 
@@ -137,6 +138,11 @@ fn settle(response: &mut ProduceResponse, open: &Open) {
     }
 }
 
+/// What the coordinators keep is not for clients to write: one record that they cannot read, and groups are lost.
+fn of_clients(replica: Arc<Partition>) -> Result<Arc<Partition>, ErrorCode> {
+    if is_internal(replica.topic()) { Err(ErrorCode::InvalidTopicException) } else { Ok(replica) }
+}
+
 struct Append<'a> {
     context: &'a BrokerContext,
     access: Access,
@@ -161,8 +167,11 @@ impl Append<'_> {
             .into_iter()
             .enumerate()
             .map(|(position, data)| {
-                let replica =
-                    known.as_ref().map_err(|code| *code).and_then(|topic| topic.partition(data.index));
+                let replica = known
+                    .as_ref()
+                    .map_err(|code| *code)
+                    .and_then(|topic| topic.partition(data.index))
+                    .and_then(of_clients);
                 match replica {
                     Ok(replica) => self.partition(index, position, data.index, &replica, data.records),
                     Err(code) => self.refused(data.index, ProduceRefusal::from(code)),

@@ -4,16 +4,20 @@
 //! |---|---|
 //! | `shard` | one partition's machine: steps, appends, replies, timers |
 //! | `loading` | reading the partition's log into the machine before it answers |
+//! | `topics` | what the machines are told of topics and of groups' configs |
 
 mod loading;
 mod shard;
+#[cfg(test)]
+mod tests;
+mod topics;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ottla_coordinator::group::{Command, GroupConfig, GroupCoordinator, Reply};
 use ottla_coordinator::partitioner::partition_for;
-use ottla_metadata::image::MetadataImage;
+use ottla_metadata::image::{MetadataDelta, MetadataImage};
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +28,7 @@ use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::replica::ReplicaManager;
 
 use shard::Shard;
+use topics::ClusterView;
 
 /// What groups are configured with beside the machine's own settings.
 #[derive(Debug, Clone)]
@@ -50,6 +55,7 @@ pub struct GroupService {
     shards: RwLock<HashMap<i32, Arc<Shard>>>,
     /// Partitions of the offsets topic in the last image; 0: it does not exist yet.
     partitions: Mutex<i32>,
+    view: Mutex<ClusterView>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -67,6 +73,7 @@ impl GroupService {
             replicas,
             shards: RwLock::default(),
             partitions: Mutex::new(0),
+            view: Mutex::default(),
             tasks,
             stopping,
         })
@@ -78,8 +85,31 @@ impl GroupService {
         (partitions > 0).then(|| partition_for(group_id, partitions))
     }
 
-    /// Follows leadership of the offsets topic; the replica manager has applied the image before.
-    pub fn apply_image(&self, image: &MetadataImage, broker_id: i32) {
+    /// Follows topics, configs of groups, and leadership of the offsets topic; the replica manager has applied the image
+    /// before. `delta`: what changed since the last one, as far as that is known.
+    pub fn apply_image(&self, image: &MetadataImage, delta: Option<&MetadataDelta>, broker_id: i32) {
+        let (is_changed, view) = {
+            let mut view = self.view.lock();
+            (view.follow(image, delta), view.clone())
+        };
+        if is_changed {
+            for shard in self.shards.read().values() {
+                shard.set_view(&view, delta.is_none());
+            }
+        }
+        // A name may be gone and there again: only the change tells.
+        let deleted: Vec<Text> = delta
+            .into_iter()
+            .flat_map(|delta| &delta.deleted_topics)
+            .map(|name| Text::from(&**name))
+            .collect();
+        if !deleted.is_empty() {
+            self.topics_deleted(&deleted);
+        }
+        self.follow_leadership(image, broker_id, &view);
+    }
+
+    fn follow_leadership(&self, image: &MetadataImage, broker_id: i32, view: &ClusterView) {
         let Some(topic) = image.topic_by_name(CONSUMER_OFFSETS) else {
             *self.partitions.lock() = 0;
             self.resign_except(&HashMap::new());
@@ -96,8 +126,7 @@ impl GroupService {
             if !self.shards.read().contains_key(&index)
                 && let Some(partition) = self.replicas.by_name(CONSUMER_OFFSETS, index)
             {
-                let machine = GroupCoordinator::new(self.options.machine.clone());
-                let shard = Shard::new(partition, leader_epoch, machine, &self.options);
+                let shard = Shard::new(partition, leader_epoch, &self.options, view.clone());
                 self.shards.write().insert(index, Arc::clone(&shard));
                 self.tasks.spawn(shard.run(self.stopping.child_token()));
             }
@@ -117,6 +146,15 @@ impl GroupService {
         };
         for shard in lost {
             shard.resign();
+        }
+    }
+
+    /// A marker is committed in a partition of the offsets topic, in this epoch of its leader: the offsets of the
+    /// transaction count, or are forgotten.
+    pub fn marker_written(&self, partition: i32, leader_epoch: i32, producer_id: i64, commit: bool) {
+        let shard = self.shards.read().get(&partition).cloned();
+        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == leader_epoch) {
+            shard.marker_written(producer_id, commit);
         }
     }
 

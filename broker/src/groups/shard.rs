@@ -22,18 +22,23 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::topics::ClusterView;
 use super::{GroupOptions, loading};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
+/// Appends of one shard that may wait for their commit. While there are more, requests are refused with
+/// COORDINATOR_NOT_AVAILABLE: a follower that hangs must not fill the memory of its leader.
+const APPENDS_IN_FLIGHT_MAX: usize = 100_000;
 /// Pause before a load that failed is tried again.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// An append whose commit is awaited.
+/// An append whose commit is awaited, for as long as this node leads: one that is late may be committed yet.
 struct InFlight {
     ticket: Ticket,
     records: Vec<CoordinatorRecord>,
     producer_id: Option<i64>,
     appended: AppendedRecords,
+    /// Whoever waits for it is answered by then.
     deadline: Instant,
 }
 
@@ -41,9 +46,16 @@ struct State {
     machine: GroupCoordinator,
     is_loaded: bool,
     is_resigned: bool,
-    replies: HashMap<RequestToken, (oneshot::Sender<Reply>, Command)>,
+    replies: HashMap<RequestToken, oneshot::Sender<Reply>>,
     next_token: u64,
     in_flight: VecDeque<InFlight>,
+    /// How many of these, from the front, are over their deadline and answered for.
+    late: usize,
+    /// Told when the append that ends at this offset is committed.
+    awaited: Option<(i64, Arc<Waiter>)>,
+    view: ClusterView,
+    /// Written while the partition is being loaded: producer and whether it is a commit.
+    markers: Vec<(i64, bool)>,
 }
 
 /// See the module.
@@ -51,8 +63,7 @@ pub(super) struct Shard {
     partition: Arc<Partition>,
     leader_epoch: i32,
     clock: Clock,
-    commit_timeout: Duration,
-    retention_check: Duration,
+    options: GroupOptions,
     state: Mutex<State>,
     /// Something for the task: a first append in flight, an earlier timer, the end.
     changed: Notify,
@@ -91,23 +102,26 @@ impl Shard {
     pub(super) fn new(
         partition: Arc<Partition>,
         leader_epoch: i32,
-        machine: GroupCoordinator,
         options: &GroupOptions,
+        view: ClusterView,
     ) -> Arc<Self> {
         Arc::new(Self {
             partition,
             leader_epoch,
             clock: Clock::default(),
-            commit_timeout: Duration::from_millis(options.commit_timeout_ms),
-            retention_check: Duration::from_millis(options.retention_check_ms.max(1)),
             state: Mutex::new(State {
-                machine,
+                machine: GroupCoordinator::new(options.machine.clone()),
                 is_loaded: false,
                 is_resigned: false,
                 replies: HashMap::new(),
                 next_token: 0,
                 in_flight: VecDeque::new(),
+                late: 0,
+                awaited: None,
+                view,
+                markers: Vec::new(),
             }),
+            options: options.clone(),
             changed: Notify::new(),
         })
     }
@@ -126,10 +140,13 @@ impl Shard {
         if let Err(error) = state.check() {
             return Err(Box::new(command.refusal(error)));
         }
+        if state.in_flight.len() >= APPENDS_IN_FLIGHT_MAX {
+            return Err(Box::new(command.refusal(ErrorCode::CoordinatorNotAvailable)));
+        }
         let token = RequestToken(state.next_token);
         state.next_token += 1;
         let (sender, receiver) = oneshot::channel();
-        state.replies.insert(token, (sender, command.clone()));
+        state.replies.insert(token, sender);
         let mut effects = Effects::default();
         state.machine.step(self.now(), token, command.clone(), &mut effects);
         self.execute(&mut state, effects);
@@ -150,6 +167,51 @@ impl Shard {
         self.with_machine(|machine, now, effects| machine.topics_deleted(now, names, effects));
     }
 
+    /// A marker is committed. What lies before it in the log is settled first. While the partition is being loaded it is
+    /// kept: the load may have passed the marker's offset before it was written. A marker that the load has seen too
+    /// changes nothing the second time, because no offset is taken before the load is done.
+    pub(super) fn marker_written(&self, producer_id: i64, commit: bool) {
+        let mut state = self.state.lock();
+        if state.is_resigned {
+            return;
+        }
+        if !state.is_loaded {
+            state.markers.push((producer_id, commit));
+            return;
+        }
+        let mut effects = Effects::default();
+        self.settle(&mut state, &mut effects);
+        state.machine.apply_marker(producer_id, commit);
+        self.execute(&mut state, effects);
+    }
+
+    /// The cluster has changed. Where the changes were not told one by one, offsets of whatever is gone are looked for.
+    pub(super) fn set_view(&self, view: &ClusterView, look_for_gone: bool) {
+        let mut state = self.state.lock();
+        state.view = view.clone();
+        if state.check().is_ok() {
+            state.machine.set_topics(Arc::clone(&view.topics));
+            state.machine.set_overrides(Arc::clone(&view.overrides));
+            if look_for_gone {
+                let mut effects = Effects::default();
+                self.forget_gone(&mut state, &mut effects);
+                self.execute(&mut state, effects);
+            }
+        }
+    }
+
+    /// Offsets of topics that were deleted while nobody was here to hear of it. The image is at least as new as this
+    /// leadership, and an offset is taken only of a topic that is there: one that is missing is gone.
+    fn forget_gone(&self, state: &mut State, effects: &mut Effects) {
+        let groups = state.machine.durable().groups().map(|(_, group)| group);
+        let committed =
+            groups.flat_map(|group| group.offsets.keys().chain(group.pending.keys())).map(|key| &key.topic);
+        let gone = state.view.missing(committed.cloned().collect());
+        if !gone.is_empty() {
+            state.machine.topics_deleted(self.now(), &gone, effects);
+        }
+    }
+
     /// Leadership is lost.
     pub(super) fn resign(&self) {
         let mut state = self.state.lock();
@@ -157,6 +219,8 @@ impl Shard {
         let mut effects = Effects::default();
         state.machine.resign(&mut effects);
         state.in_flight.clear();
+        state.late = 0;
+        state.awaited = None;
         state.send(effects.replies);
         state.replies.clear();
         drop(state);
@@ -202,35 +266,38 @@ impl Shard {
                 records,
                 producer_id: transaction.map(|t| t.producer_id),
                 appended,
-                deadline: Instant::now() + self.commit_timeout,
+                deadline: Instant::now() + Duration::from_millis(self.options.commit_timeout_ms),
             }),
             Err(error) => state.machine.failed(self.now(), ticket, error, effects),
         }
     }
 
-    /// Takes appends whose fate is known from the front of the queue: the log commits in order.
+    /// Takes appends whose fate is known from the front of the queue: the log commits in order. Whoever waits for one that
+    /// is over its time is told; the append itself goes on being awaited, because it may be committed yet.
     fn settle(&self, state: &mut State, effects: &mut Effects) {
         while let Some(front) = state.in_flight.front() {
             let fate = match self.partition.ack_result(&front.appended) {
-                AckState::Done => None,
-                AckState::Failed(code) => Some(coordinator_error(code)),
-                AckState::Pending if Instant::now() >= front.deadline => Some(ErrorCode::RequestTimedOut),
-                AckState::Pending => return,
+                AckState::Done => Ok(()),
+                AckState::Failed(code) => Err(code),
+                AckState::Pending => break,
             };
-            let Some(done) = state.in_flight.pop_front() else { return };
-            match fate {
-                None => {
-                    for (offset, record) in (done.appended.base_offset..).zip(&done.records) {
-                        let value = record.value.as_ref();
-                        if let Err(error) = state.machine.apply(offset, done.producer_id, &record.key, value)
-                        {
-                            tracing::error!(%error, offset, "a record of this coordinator's own cannot be read");
-                        }
-                    }
-                    state.machine.committed(self.now(), done.ticket, effects);
-                }
-                Some(error) => state.machine.failed(self.now(), done.ticket, error, effects),
+            let Some(done) = state.in_flight.pop_front() else { break };
+            state.late = state.late.saturating_sub(1);
+            // With too small an ISR it is in the log for everybody all the same, it is only not safe enough to say so.
+            if fate != Err(ErrorCode::NotLeaderOrFollower) {
+                apply(&mut state.machine, &done);
             }
+            match fate {
+                Ok(()) => state.machine.committed(self.now(), done.ticket, effects),
+                Err(code) => {
+                    state.machine.failed(self.now(), done.ticket, coordinator_error(code), effects);
+                }
+            }
+        }
+        let now = Instant::now();
+        while let Some(late) = state.in_flight.get(state.late).filter(|append| now >= append.deadline) {
+            state.machine.timed_out(self.now(), late.ticket, effects);
+            state.late += 1;
         }
     }
 
@@ -251,24 +318,30 @@ impl Shard {
         let started = Instant::now();
         loop {
             let shard = Arc::clone(self);
+            // Outside the lock: whoever asks meanwhile is told at once that it is loading.
             let loaded = tokio::task::spawn_blocking(move || {
-                let mut state = shard.state.lock();
-                if state.is_resigned {
-                    return Ok(None);
-                }
-                loading::load(&shard.partition, &mut state.machine, 0).map(Some)
+                let mut machine = GroupCoordinator::new(shard.options.machine.clone());
+                loading::load(&shard.partition, &mut machine, 0).map(|loaded| (machine, loaded))
             })
             .await;
             match loaded {
-                Ok(Ok(None)) => return false,
-                Ok(Ok(Some(loaded))) => {
+                Ok(Ok((machine, loaded))) => {
                     let mut state = self.state.lock();
                     if state.is_resigned {
                         return false;
                     }
+                    state.machine = machine;
                     state.is_loaded = true;
+                    for (producer_id, commit) in std::mem::take(&mut state.markers) {
+                        state.machine.apply_marker(producer_id, commit);
+                    }
                     let mut effects = Effects::default();
+                    let (topics, overrides) =
+                        (Arc::clone(&state.view.topics), Arc::clone(&state.view.overrides));
+                    state.machine.set_topics(topics);
+                    state.machine.set_overrides(overrides);
                     state.machine.lead(self.now(), &mut effects);
+                    self.forget_gone(&mut state, &mut effects);
                     self.execute(&mut state, effects);
                     tracing::info!(
                         partition = self.partition.index(),
@@ -293,7 +366,8 @@ impl Shard {
     }
 
     async fn serve(&self) {
-        let mut next_expiry = Instant::now() + self.retention_check;
+        let retention_check = Duration::from_millis(self.options.retention_check_ms.max(1));
+        let mut next_expiry = Instant::now() + retention_check;
         loop {
             let Some((wait, deadline)) = self.next_event() else { return };
             let deadline = deadline.map_or(next_expiry, |deadline| deadline.min(next_expiry));
@@ -304,7 +378,7 @@ impl Shard {
             }
             let expire = Instant::now() >= next_expiry;
             if expire {
-                next_expiry = Instant::now() + self.retention_check;
+                next_expiry = Instant::now() + retention_check;
             }
             let mut state = self.state.lock();
             if state.is_resigned {
@@ -326,25 +400,45 @@ impl Shard {
         }
     }
 
-    /// What to wait for: the commit of the oldest append, and the next deadline of timers or of that append.
+    /// What to wait for: the commit of the oldest append, and the next deadline of timers or of an append's answer.
     fn next_event(&self) -> Option<(Option<Arc<Waiter>>, Option<Instant>)> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if state.is_resigned {
             return None;
         }
-        let mut deadline = state.machine.next_deadline_ms().map(|at_ms| {
+        let timer = state.machine.next_deadline_ms().map(|at_ms| {
             Instant::now() + Duration::from_millis(at_ms.saturating_sub(self.clock.monotonic_ms()))
         });
-        let mut wait = None;
-        if let Some(front) = state.in_flight.front() {
+        let answer = state.in_flight.get(state.late).map(|append| append.deadline);
+        let deadline = timer.into_iter().chain(answer).min();
+        let state = &mut *state;
+        let Some(front) = state.in_flight.front() else {
+            state.awaited = None;
+            return Some((None, deadline));
+        };
+        // One waiter for one append, however often something else happens while it waits.
+        let offset = front.appended.last_offset;
+        let same = state.awaited.as_ref().filter(|(at, waiter)| *at == offset && !waiter.is_complete());
+        let waiter = if let Some((_, waiter)) = same {
+            Arc::clone(waiter)
+        } else {
             let waiter = Waiter::new(1);
             if self.partition.await_ack(&front.appended, &waiter) != AckState::Pending {
                 waiter.complete_one();
             }
-            wait = Some(waiter);
-            deadline = Some(deadline.map_or(front.deadline, |at| at.min(front.deadline)));
+            state.awaited = Some((offset, Arc::clone(&waiter)));
+            waiter
+        };
+        Some((Some(waiter), deadline))
+    }
+}
+
+/// A committed append's records count.
+fn apply(machine: &mut GroupCoordinator, append: &InFlight) {
+    for (offset, record) in (append.appended.base_offset..).zip(&append.records) {
+        if let Err(error) = machine.apply(offset, append.producer_id, &record.key, record.value.as_ref()) {
+            tracing::error!(%error, offset, "a record of this coordinator's own cannot be read");
         }
-        Some((wait, deadline))
     }
 }
 
@@ -368,7 +462,7 @@ impl State {
 
     fn send(&mut self, replies: Vec<(RequestToken, Reply)>) {
         for (token, reply) in replies {
-            if let Some((sender, _)) = self.replies.remove(&token) {
+            if let Some(sender) = self.replies.remove(&token) {
                 // The client may be gone.
                 drop(sender.send(reply));
             }

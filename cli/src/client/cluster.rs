@@ -54,6 +54,13 @@ impl Cluster {
         self.topics.get(name)
     }
 
+    /// The brokers that are known, in order.
+    pub(crate) fn broker_ids(&self) -> Vec<i32> {
+        let mut ids: Vec<i32> = self.brokers.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The address of a broker.
     pub(crate) fn address(&self, id: i32) -> Option<&str> {
         self.brokers.get(&id).map(String::as_str)

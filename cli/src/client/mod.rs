@@ -1,4 +1,4 @@
-//! A small Kafka client for `produce` and `consume`. It speaks to Ottla and to Apache Kafka alike.
+//! A small Kafka client for `produce`, `consume` and `group`. It speaks to Ottla and to Apache Kafka alike.
 //!
 //! Produce and Fetch are asked in versions that name topics, not ids: one less thing to keep in step with topics that are
 //! deleted and made again under way.
@@ -9,6 +9,7 @@ pub(crate) mod cluster;
 pub(crate) mod connection;
 pub(crate) mod fetcher;
 pub(crate) mod group;
+pub(crate) mod groups;
 pub(crate) mod offsets;
 pub(crate) mod partitioner;
 pub(crate) mod producer;

@@ -9,6 +9,7 @@ pub(crate) mod consume;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod feature;
+pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod partition;
@@ -49,6 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             Some(check) => check.run(output),
             None => with_session(&global, async |session| verify.run(&session).await),
         },
+        Command::Group(group) => with_session(&global, async |session| group.run(&session).await),
         Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
         Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
         Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),

@@ -15,8 +15,10 @@ use ottla_broker::quotas::rate::Windows;
 use ottla_broker::replica::{CleanerOptions, ReplicaOptions};
 use ottla_broker::{AdvertisedListener, BrokerOptions};
 use ottla_controller::ControllerOptions;
+use ottla_coordinator::consumer_group::{ASSIGNORS, ConsumerGroupConfig, MigrationPolicy};
 use ottla_coordinator::group::GroupConfig;
-use ottla_metadata::config::{get_bool, get_f64, get_i32, get_i64, get_string};
+use ottla_metadata::config::{get_bool, get_f64, get_i32, get_i64, get_list, get_string};
+use ottla_wire::text::Text;
 
 use crate::node_config::{Listener, NodeConfig};
 
@@ -182,10 +184,32 @@ fn groups(properties: &Properties) -> GroupOptions {
             initial_rebalance_delay_ms: ms(properties, "group.initial.rebalance.delay.ms"),
             offset_metadata_length_max: size(properties, "offset.metadata.max.bytes"),
             offsets_retention_ms: get_i64(properties, "offsets.retention.minutes").saturating_mul(60_000),
-            ..GroupConfig::default()
+            consumer: consumer_groups(properties),
         },
         commit_timeout_ms: ms(properties, "offsets.commit.timeout.ms"),
         retention_check_ms: ms(properties, "offsets.retention.check.interval.ms"),
+    }
+}
+
+fn consumer_groups(properties: &Properties) -> ConsumerGroupConfig {
+    // Kafka takes names of classes too.
+    let assignor = |name: &str| {
+        let short = name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase();
+        let known = |known: &&str| short == **known || short == format!("{known}assignor");
+        ASSIGNORS.into_iter().find(known).map(Text::from)
+    };
+    let named: Vec<Text> =
+        get_list(properties, "group.consumer.assignors").into_iter().filter_map(assignor).collect();
+    let assignors = if named.is_empty() { ASSIGNORS.into_iter().map(Text::from).collect() } else { named };
+    let policy = get_string(properties, "group.consumer.migration.policy");
+    ConsumerGroupConfig {
+        session_timeout_ms: get_i32(properties, "group.consumer.session.timeout.ms"),
+        heartbeat_interval_ms: get_i32(properties, "group.consumer.heartbeat.interval.ms"),
+        group_size_max: size(properties, "group.consumer.max.size"),
+        assignors,
+        migration_policy: MigrationPolicy::from_name(policy).unwrap_or_default(),
+        regex_refresh_interval_ms: get_i64(properties, "group.consumer.regex.refresh.interval.ms"),
+        assignment_interval_ms: get_i64(properties, "group.consumer.assignment.interval.ms"),
     }
 }
 
@@ -273,7 +297,8 @@ mod tests {
             "connections.max.idle.ms=-1\nsocket.send.buffer.bytes=-1\nbroker.rack=r1\n\
              max.connections.per.ip.overrides=127.0.0.1:5,[::1]:6,nonsense\n\
              max.connection.creation.rate=7\nlistener.name.plaintext.max.connections=4\nquota.window.num=3\n\
-             controller.quorum.election.timeout.ms=1200\n",
+             controller.quorum.election.timeout.ms=1200\ngroup.consumer.assignors=range\n\
+             group.consumer.migration.policy=disabled\ngroup.consumer.max.size=3\n",
         );
         let options = options(&config);
         assert_eq!(options.connection_idle_max, None);
@@ -283,6 +308,9 @@ mod tests {
         assert_eq!(options.connections_max.listeners["PLAINTEXT"], 4);
         assert_eq!(options.connection_rate_max.node, Some(7.0));
         assert_eq!(options.quota_windows.client, Windows { count: 3, length_ms: 1_000 });
+        let consumer = &options.groups.machine.consumer;
+        assert_eq!((consumer.migration_policy, consumer.group_size_max), (MigrationPolicy::Disabled, 3));
+        assert_eq!(consumer.assignors, [Text::from("range")]);
         let options = controller(&config);
         assert_eq!((options.election_timeout_min_ms, options.election_timeout_max_ms), (600, 1_200));
         assert_eq!(options.heartbeat_interval_ms, 200);

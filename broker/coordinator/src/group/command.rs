@@ -357,7 +357,8 @@ impl Command {
         }
     }
 
-    /// The answer that refuses all of it with one code, for example because this node is not the coordinator.
+    /// The answer that refuses all of it with one code, whatever the shell found of single partitions: for example because
+    /// this node is not the coordinator.
     pub fn refusal(&self, error: ErrorCode) -> Reply {
         match self {
             Self::Join(command) => Reply::Join(JoinReply::refused(error, command.member_id.clone())),
@@ -365,7 +366,7 @@ impl Command {
             Self::Heartbeat(_) => Reply::Heartbeat(error),
             Self::Leave(_) => Reply::Leave(LeaveReply { error, members: Vec::new() }),
             Self::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
-            Self::OffsetCommit(command) => Reply::OffsetCommit(command.results(error)),
+            Self::OffsetCommit(command) => Reply::OffsetCommit(command.refused(error)),
             Self::OffsetDelete(_) => Reply::OffsetDelete(OffsetDeleteReply { error, topics: Vec::new() }),
             Self::DeleteGroup { .. } => Reply::DeleteGroup(error),
         }
@@ -373,6 +374,15 @@ impl Command {
 }
 
 impl OffsetCommit {
+    /// The answer with this code for every partition.
+    fn refused(&self, error: ErrorCode) -> Vec<TopicResult> {
+        let mut results = self.results(error);
+        for (_, code) in results.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            *code = error;
+        }
+        results
+    }
+
     /// The answer with this code for every partition that has none of its own.
     pub(crate) fn results(&self, error: ErrorCode) -> Vec<TopicResult> {
         let one = |offset: &OffsetToCommit| {

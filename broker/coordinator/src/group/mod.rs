@@ -8,7 +8,8 @@
 //! 3. Every request: [`GroupCoordinator::step`] (or a query: `fetch_offsets`, `describe`, `list`). Then the
 //!    [`Effects`]: append each batch, send each reply.
 //! 4. When a batch is committed: `apply` its records with their offsets, then [`GroupCoordinator::committed`]; if it
-//!    failed, [`GroupCoordinator::failed`]. Replies that the append makes true come out of these.
+//!    failed, [`GroupCoordinator::failed`]. Replies that the append makes true come out of these. While it is neither for
+//!    too long, [`GroupCoordinator::timed_out`] answers, and the append stays on its way.
 //! 5. A timer at [`GroupCoordinator::next_deadline_ms`], then [`GroupCoordinator::tick`].
 //! 6. When it leads no more: [`GroupCoordinator::resign`].
 //!
@@ -317,13 +318,40 @@ impl GroupCoordinator {
         self.settle(now, ticket, None, effects);
     }
 
-    /// The append failed with this code. If it is not known whether it took place, that is a failure too: should the
-    /// records be committed after all, they are applied like any others. REQUEST_TIMED_OUT says that they are in the
-    /// log and not committed in time: consumer groups, which are ahead of the log, count on them, since they can only be
-    /// lost together with this leadership. After any other code they go back to what the log has. So an append
+    /// The append failed with this code. Should its records be committed all the same, they are applied like any others.
+    /// One that is only late has not failed: see [`Self::timed_out`]. REQUEST_TIMED_OUT here says that the records are in
+    /// the log and that nobody will tell more of them: consumer groups, which are ahead of the log, count on them, since
+    /// they can only be lost together with this leadership. After any other code they go back to what the log has. So an append
     /// that was not made must be told before the next request of its group: what was decided after it counted on it.
     pub fn failed(&mut self, now: Now, ticket: Ticket, error: ErrorCode, effects: &mut Effects) {
         self.settle(now, ticket, Some(error), effects);
+    }
+
+    /// The append is in the log, but not committed in time: whoever waits for it is told so, once. It is still on its way:
+    /// [`Self::committed`] or [`Self::failed`] says what became of it. A generation that could not be logged in time
+    /// is given up, and the members begin another.
+    pub fn timed_out(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
+        let Some(pending) = self.machinery.pending.get_mut(&ticket) else { return };
+        if matches!(pending.then, Then::Assigned(_) | Then::Replaced(_)) {
+            self.settle(now, ticket, Some(ErrorCode::RequestTimedOut), effects);
+            return;
+        }
+        let metadata_error = metadata_append_error(ErrorCode::RequestTimedOut);
+        for (token, reply) in std::mem::take(&mut pending.followers) {
+            effects.replies.push((token, reply.failed(metadata_error)));
+        }
+        match std::mem::replace(&mut pending.then, Then::Nothing) {
+            Then::Reply(token, reply) => {
+                let error = offset_append_error(ErrorCode::RequestTimedOut);
+                effects.replies.push((token, reply.failed(error)));
+            }
+            Then::MetadataReply(token, reply) => effects.replies.push((token, reply.failed(metadata_error))),
+            Then::Deleted(token) => {
+                pending.then = Then::Deleted(None);
+                effects.replies.extend(token.map(|token| (token, Reply::DeleteGroup(metadata_error))));
+            }
+            Then::Nothing | Then::Assigned(_) | Then::Replaced(_) => {}
+        }
     }
 
     fn settle(&mut self, now: Now, ticket: Ticket, error: Option<ErrorCode>, effects: &mut Effects) {

@@ -54,7 +54,7 @@ impl From {
     }
 
     /// The offsets that it means.
-    pub(super) async fn resolve(
+    pub(crate) async fn resolve(
         self,
         cluster: &mut Cluster,
         partitions: &[TopicPartition],

@@ -1,7 +1,7 @@
 //! `ottla consume TOPIC…`.
 
 mod format;
-mod from;
+pub(crate) mod from;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

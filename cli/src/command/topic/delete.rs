@@ -54,7 +54,7 @@ impl Delete {
 }
 
 /// Asks on a terminal; elsewhere nobody could answer.
-pub(in crate::command) fn confirm(question: &str) -> anyhow::Result<()> {
+pub(crate) fn confirm(question: &str) -> anyhow::Result<()> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
         return Err(Failure::usage("deleting needs --yes where nobody can be asked").into());

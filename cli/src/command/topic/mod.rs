@@ -2,7 +2,7 @@
 
 mod alter;
 mod create;
-mod delete;
+pub(crate) mod delete;
 mod describe;
 mod list;
 

@@ -89,6 +89,13 @@ impl Harness {
         }
     }
 
+    /// Every append on its way is over its time.
+    pub(super) fn time_out(&mut self) {
+        for ticket in self.appends.iter().map(|append| append.ticket).collect::<Vec<_>>() {
+            self.effects(|machine, now, effects| machine.timed_out(now, ticket, effects));
+        }
+    }
+
     /// The first append on its way fails.
     pub(super) fn fail(&mut self, error: ErrorCode) {
         let append = self.appends.remove(0);

@@ -59,6 +59,34 @@ fn a_commit_that_cannot_be_logged_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_commit_that_is_late_is_refused_and_counts_once_it_is_committed() {
+    let mut h = Harness::new(config());
+    h.held = true;
+    let command = commit_command("g", &[("t", 0, 5)]);
+    let commit = h.send(Command::OffsetCommit(command));
+    h.time_out();
+    assert_eq!(errors_of(h.answer(commit)), [ErrorCode::CoordinatorNotAvailable]);
+    h.time_out();
+    assert_eq!(h.fetched("g"), []);
+    let delete = h.send(Command::DeleteGroup { group_id: text("g") });
+    h.commit();
+    assert_eq!(h.answer(delete), Reply::DeleteGroup(ErrorCode::None));
+    assert_eq!((h.fetched("g"), h.listed()), (vec![], vec![]), "the deletion covers what was late");
+}
+
+#[test]
+fn a_deletion_that_is_late_takes_place_when_it_is_committed() {
+    let mut h = Harness::new(config());
+    h.commit_simple("g", &[("t", 0, 5)]);
+    h.held = true;
+    let delete = h.send(Command::DeleteGroup { group_id: text("g") });
+    h.time_out();
+    assert_eq!(h.answer(delete), Reply::DeleteGroup(ErrorCode::CoordinatorNotAvailable));
+    h.commit();
+    assert_eq!((h.fetched("g"), h.listed()), (vec![], vec![]));
+}
+
+#[test]
 fn faults_of_one_partition_are_its_own() {
     let mut h = Harness::new(GroupConfig { offset_metadata_length_max: 10, ..config() });
     let mut command = commit_command("g", &[("a", 0, 1), ("b", 0, 2), ("c", 0, 3)]);

@@ -1,0 +1,109 @@
+//! One shard on a log of its own: what its clients and its machine are told of appends that are late or fail.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_coordinator::group::{OffsetCommit, OffsetToCommit, TopicResult};
+
+use super::*;
+use crate::replica::test_images::{TOPIC, image};
+use crate::replica::{Grant, ReplicaOptions};
+
+/// A wait for something that happens at once, unless the machine is busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Node {
+    replicas: Arc<ReplicaManager>,
+    shard: Arc<Shard>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    /// Broker 1 leads in epoch 5, with broker 2, which never fetches, in the ISR.
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let grant = Arc::new(Grant::new());
+        grant.renew_lease(u64::MAX);
+        // A follower that is not in the ISR any more holds nothing up.
+        let options = ReplicaOptions {
+            replica_lag_time_ms_max: 1,
+            ..ReplicaOptions::new(1, vec![dir.path().to_owned()])
+        };
+        let replicas = ReplicaManager::open(options, Arc::new(BTreeMap::new()), grant).unwrap();
+        replicas.apply_image(&image(1, 1, 1, (5, 0), &[1, 2]), None);
+        let options = GroupOptions { commit_timeout_ms: 50, ..GroupOptions::default() };
+        let partition = replicas.by_name(TOPIC, 0).unwrap();
+        let mut view = ClusterView::default();
+        view.follow(&image(1, 1, 1, (5, 0), &[1, 2]), None);
+        let shard = Shard::new(partition, 5, &options, view);
+        tokio::spawn(Arc::clone(&shard).run(CancellationToken::new()));
+        let node = Self { replicas, shard, _dir: dir };
+        node.eventually(|machine| machine.fetch_offsets(&"g".into(), None, false).is_ok()).await;
+        node
+    }
+
+    async fn eventually(&self, check: impl Fn(&GroupCoordinator) -> bool) {
+        let holds = async {
+            while !self.shard.query(|machine| Ok(check(machine))).unwrap_or(false) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, holds).await.unwrap();
+    }
+
+    async fn commit(&self, offset: i64) -> ErrorCode {
+        let one =
+            OffsetToCommit { partition: 0, offset, leader_epoch: -1, metadata: None, error: ErrorCode::None };
+        let command = OffsetCommit {
+            group_id: "g".into(),
+            generation_id: -1,
+            member_id: Text::default(),
+            group_instance_id: None,
+            retention_ms: None,
+            takes_member_epoch: false,
+            transaction: None,
+            topics: vec![(TOPIC.into(), vec![one])],
+        };
+        let Ok(reply) = self.shard.submit(Command::OffsetCommit(command)) else { panic!("refused at once") };
+        let Ok(Ok(Reply::OffsetCommit(results))) = tokio::time::timeout(PATIENCE, reply).await else {
+            panic!("no answer")
+        };
+        let [TopicResult { partitions, .. }] = &results[..] else { panic!("{results:?}") };
+        partitions[0].1
+    }
+}
+
+fn committed(machine: &GroupCoordinator) -> Option<i64> {
+    let topics = machine.fetch_offsets(&"g".into(), None, false).ok()?;
+    Some(topics.first()?.partitions.first()?.offset)
+}
+
+#[tokio::test]
+async fn a_commit_that_is_late_counts_when_it_is_committed_after_all() {
+    let node = Node::start().await;
+    assert_eq!(node.commit(7).await, ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(node.commit(8).await, ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(node.shard.query(|machine| Ok(committed(machine))), Ok(None));
+    node.replicas.apply_image(&image(1, 1, 1, (5, 1), &[1]), None);
+    node.eventually(|machine| committed(machine) == Some(8)).await;
+    assert_eq!(node.commit(9).await, ErrorCode::None);
+    assert_eq!(node.shard.query(|machine| Ok(committed(machine))), Ok(Some(9)));
+}
+
+#[tokio::test]
+async fn offsets_of_a_topic_that_is_gone_are_forgotten_even_if_nobody_heard_of_it() {
+    let node = Node::start().await;
+    node.replicas.apply_image(&image(1, 1, 1, (5, 1), &[1]), None);
+    assert_eq!(node.commit(7).await, ErrorCode::None);
+    let nothing = ClusterView::default();
+    node.shard.set_view(&nothing, true);
+    node.eventually(|machine| committed(machine).is_none()).await;
+    node.shard.resign();
+    let partition = node.replicas.by_name(TOPIC, 0).unwrap();
+    let options = GroupOptions::default();
+    let next = Shard::new(partition, 5, &options, nothing);
+    tokio::spawn(Arc::clone(&next).run(CancellationToken::new()));
+    let node = Node { shard: next, ..node };
+    node.eventually(|machine| machine.list(&ottla_coordinator::group::GroupFilter::default()).is_ok()).await;
+    assert_eq!(node.shard.query(|machine| Ok(committed(machine))), Ok(None));
+}
