@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ottla_metadata::features;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 use ottla_wire::text::Text;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Dispatcher, SERVED};
-use crate::context::{BrokerContext, FEATURES};
+use crate::context::BrokerContext;
 use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
 };
@@ -30,6 +31,7 @@ use crate::quotas::Quotas;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
 use crate::replication::{fetcher, isr_updates};
 use crate::security::{Credentials, NodeSecurity, SecurityError};
+use crate::transactions::{Foundation, TransactionService};
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
@@ -100,9 +102,21 @@ impl Broker {
             tasks.clone(),
             stop.child_token(),
         );
+        let producer_ids = Arc::new(ProducerIds::new(controller.clone(), options.node_id));
+        let transactions = TransactionService::new(
+            options.transactions.clone(),
+            Foundation {
+                replicas: Arc::clone(&replicas),
+                groups: Arc::clone(&groups),
+                producer_ids: Arc::clone(&producer_ids),
+                grant: Arc::clone(&grant),
+                tasks: tasks.clone(),
+                stopping: stop.child_token(),
+            },
+        );
         let sessions = FetchSessions::new(options.replica.fetch_session_slots);
         let context = Arc::new(BrokerContext {
-            producer_ids: ProducerIds::new(controller.clone(), options.node_id),
+            producer_ids,
             image,
             replicas,
             sessions,
@@ -110,7 +124,8 @@ impl Broker {
             controller,
             metrics,
             groups,
-            features: FEATURES,
+            transactions,
+            features: &features::SUPPORTED,
             security,
             quotas: Quotas::new(options.quota_windows),
             options,
@@ -391,6 +406,7 @@ impl Start<'_> {
                 tokio::task::block_in_place(|| {
                     applying.replicas.apply_image(image, delta);
                     applying.groups.apply_image(image, applying.options.node_id);
+                    applying.transactions.apply_image(image, applying.options.node_id);
                     if let Some(delta) = delta
                         && !delta.deleted_topics.is_empty()
                     {

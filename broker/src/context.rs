@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ottla_metadata::config::DescribedConfig;
+use ottla_metadata::features::SupportedFeature;
 use ottla_metadata::image::MetadataImage;
 use ottla_wire::text::Text;
 
@@ -14,21 +15,7 @@ use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
 use crate::security::NodeSecurity;
-
-/// A feature that this software can do, for ApiVersions and registration.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SupportedFeature {
-    pub(crate) name: &'static str,
-    pub(crate) level_min: i16,
-    pub(crate) level_max: i16,
-}
-
-/// What this software can do of Kafka's features.
-pub(crate) const FEATURES: &[SupportedFeature] = &[
-    // 4.3-IV0 in Kafka's numbering: clients only compare it.
-    SupportedFeature { name: "metadata.version", level_min: 7, level_max: 29 },
-    SupportedFeature { name: "kraft.version", level_min: 0, level_max: 1 },
-];
+use crate::transactions::TransactionService;
 
 /// A broker as clients of one listener reach it.
 #[derive(Debug, Clone)]
@@ -47,8 +34,9 @@ pub(crate) struct BrokerContext {
     pub(crate) sessions: FetchSessions,
     pub(crate) grant: Arc<Grant>,
     pub(crate) controller: ControllerClient,
-    pub(crate) producer_ids: ProducerIds,
+    pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) groups: Arc<GroupService>,
+    pub(crate) transactions: Arc<TransactionService>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,

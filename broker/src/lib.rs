@@ -11,6 +11,7 @@
 //! | [`quotas`] | how fast clients may be |
 //! | [`replication`] | following other leaders, proposing ISRs |
 //! | [`groups`] | coordinators of consumer groups |
+//! | [`transactions`] | coordinators of transactions, their markers |
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | [`http`] | metrics and probes |
 
@@ -30,6 +31,7 @@ pub mod quotas;
 pub mod replica;
 pub mod replication;
 pub mod security;
+pub mod transactions;
 
 pub use broker::{Broker, StartError};
 pub use options::{AdvertisedListener, BrokerOptions};

@@ -57,6 +57,11 @@ routes! {
     DeleteTopics => delete_topics(DeleteTopicsRequest),
     DeleteRecords => delete_records(DeleteRecordsRequest),
     InitProducerId => init_producer_id(InitProducerIdRequest),
+    AddPartitionsToTxn => add_partitions_to_txn(AddPartitionsToTxnRequest),
+    AddOffsetsToTxn => add_offsets_to_txn(AddOffsetsToTxnRequest),
+    EndTxn => end_txn(EndTxnRequest),
+    WriteTxnMarkers => write_txn_markers(WriteTxnMarkersRequest),
+    TxnOffsetCommit => txn_offset_commit(TxnOffsetCommitRequest),
     OffsetForLeaderEpoch => offset_for_leader_epoch(OffsetForLeaderEpochRequest),
     DescribeConfigs => describe_configs(DescribeConfigsRequest),
     CreatePartitions => create_partitions(CreatePartitionsRequest),
@@ -66,6 +71,9 @@ routes! {
     DescribeCluster => describe_cluster(DescribeClusterRequest),
     SaslHandshake => sasl_handshake(SaslHandshakeRequest),
     SaslAuthenticate => sasl_authenticate(SaslAuthenticateRequest),
+    DescribeProducers => describe_producers(DescribeProducersRequest),
+    DescribeTransactions => describe_transactions(DescribeTransactionsRequest),
+    ListTransactions => list_transactions(ListTransactionsRequest),
     DescribeTopicPartitions => describe_topic_partitions(DescribeTopicPartitionsRequest),
 }
 

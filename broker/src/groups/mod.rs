@@ -120,6 +120,15 @@ impl GroupService {
         }
     }
 
+    /// A marker is committed in a partition of the offsets topic, in this epoch of its leader: the offsets of the
+    /// transaction count, or are forgotten.
+    pub fn marker_written(&self, partition: i32, leader_epoch: i32, producer_id: i64, commit: bool) {
+        let shard = self.shards.read().get(&partition).cloned();
+        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == leader_epoch) {
+            shard.marker_written(producer_id, commit);
+        }
+    }
+
     /// Offsets of deleted topics are forgotten.
     pub fn topics_deleted(&self, names: &[Text]) {
         for shard in self.shards.read().values() {

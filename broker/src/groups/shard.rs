@@ -150,6 +150,19 @@ impl Shard {
         self.with_machine(|machine, now, effects| machine.topics_deleted(now, names, effects));
     }
 
+    /// A marker is committed. What lies before it in the log is settled first. Also while the partition is being loaded:
+    /// the load may have passed the marker's offset before it was written.
+    pub(super) fn marker_written(&self, producer_id: i64, commit: bool) {
+        let mut state = self.state.lock();
+        if state.is_resigned {
+            return;
+        }
+        let mut effects = Effects::default();
+        self.settle(&mut state, &mut effects);
+        state.machine.apply_marker(producer_id, commit);
+        self.execute(&mut state, effects);
+    }
+
     /// Leadership is lost.
     pub(super) fn resign(&self) {
         let mut state = self.state.lock();

@@ -6,6 +6,7 @@
 //! | [`partition`] | one partition: lock, log, machine; produce and acknowledgement |
 //! | [`read`] | one partition: fetch, list offsets, leader epochs, views |
 //! | [`follow`] | one partition as a follower |
+//! | [`transactions`] | one partition: verification of transactions, their markers, its producers |
 //! | [`sessions`] | Fetch requests over fetch sessions |
 //! | [`waiter`] | how parked requests wait |
 //! | [`rules`] | a topic's settings as partitions need them |
@@ -26,6 +27,7 @@ pub mod read;
 pub mod rules;
 pub mod sessions;
 pub mod shared;
+pub mod transactions;
 mod upkeep;
 pub mod waiter;
 
@@ -36,6 +38,7 @@ pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
 pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
 pub use sessions::{FetchAnswer, FetchRequest, FetchSessions};
 pub use shared::{LogDir, PartitionId, ReplicaCounters, ReplicaShared};
+pub use transactions::{ActiveProducer, EndMarker, Standing};
 pub use waiter::Waiter;
 
 #[cfg(test)]

@@ -382,7 +382,7 @@ impl Partition {
         }
     }
 
-    /// The active producers, for DescribeProducers.
+    /// What is committed lies below it.
     pub fn high_watermark(&self) -> i64 {
         self.lock().machine.high_watermark()
     }

@@ -1,0 +1,36 @@
+//! DescribeTransactions 0: transactional ids that this broker coordinates, in detail (KIP-664).
+
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::describe_transactions_response::{Topic, TransactionState};
+use ottla_wire::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse};
+use ottla_wire::text::Text;
+
+use super::{Answer, Call, Client, Dispatcher};
+use crate::context::BrokerContext;
+
+pub(super) fn handle(
+    dispatcher: &Dispatcher,
+    _: &mut Client,
+    call: Call,
+    request: DescribeTransactionsRequest,
+) -> Answer {
+    let context = &dispatcher.context;
+    let transaction_states = request.transactional_ids.into_iter().map(|id| describe(context, id)).collect();
+    call.ready(&DescribeTransactionsResponse { transaction_states, ..Default::default() })
+}
+
+fn describe(context: &BrokerContext, transactional_id: Text) -> TransactionState {
+    match context.transactions.query(&transactional_id, |machine| machine.describe(&transactional_id)) {
+        Ok(found) => TransactionState {
+            error_code: ErrorCode::None.code(),
+            transactional_id,
+            transaction_state: found.state.name().into(),
+            transaction_timeout_ms: found.timeout_ms,
+            transaction_start_time_ms: found.start_ms,
+            producer_id: found.producer_id,
+            producer_epoch: found.producer_epoch,
+            topics: found.topics.into_iter().map(|(topic, partitions)| Topic { topic, partitions }).collect(),
+        },
+        Err(error) => TransactionState { error_code: error.code(), transactional_id, ..Default::default() },
+    }
+}
