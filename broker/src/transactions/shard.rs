@@ -347,7 +347,7 @@ impl State {
         for (token, reply) in replies {
             if let Some(sender) = self.replies.remove(&token) {
                 // The client may be gone.
-                drop(sender.send(reply));
+                let _ = sender.send(reply);
             }
         }
     }
