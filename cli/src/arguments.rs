@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    broker, cluster, completion, config, consume, dev, log, man, produce, quorum, server, topic,
+    broker, cluster, completion, config, consume, dev, log, man, produce, producer, quorum, server, topic,
+    transaction,
 };
 use crate::output::Format;
 use crate::parse;
@@ -79,6 +80,12 @@ pub(crate) enum Command {
     Produce(produce::Produce),
     /// Read records
     Consume(consume::Consume),
+    /// Transactional ids and their transactions
+    #[command(subcommand)]
+    Transaction(transaction::Transaction),
+    /// The producers that partitions know
+    #[command(subcommand)]
+    Producer(producer::Producer),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::Cluster),

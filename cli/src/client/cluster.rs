@@ -58,6 +58,13 @@ impl Cluster {
         self.brokers.get(&id).map(String::as_str)
     }
 
+    /// Every broker that [`Self::refresh`] has found, in order.
+    pub(crate) fn broker_ids(&self) -> Vec<i32> {
+        let mut ids: Vec<i32> = self.brokers.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The leader of a partition; `None`: there is none now.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         let leader = *self.topics.get(topic)?.leaders.get(&partition)?;

@@ -12,6 +12,7 @@ pub(crate) mod offsets;
 pub(crate) mod partitioner;
 pub(crate) mod producer;
 pub(crate) mod records;
+pub(crate) mod transactions;
 
 use ottla_wire::error_code::ErrorCode;
 

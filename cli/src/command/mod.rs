@@ -9,9 +9,11 @@ pub(crate) mod dev;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod produce;
+pub(crate) mod producer;
 pub(crate) mod quorum;
 pub(crate) mod server;
 pub(crate) mod topic;
+pub(crate) mod transaction;
 
 use anyhow::Context;
 
@@ -36,6 +38,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Topic(topic) => with_session(&global, async |session| topic.run(&session).await),
         Command::Produce(produce) => with_session(&global, async |session| produce.run(&session).await),
         Command::Consume(consume) => with_session(&global, async |session| consume.run(&session).await),
+        Command::Transaction(transaction) => {
+            with_session(&global, async |session| transaction.run(&session).await)
+        }
+        Command::Producer(producer) => with_session(&global, async |session| producer.run(&session).await),
         Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
         Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
         Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),
