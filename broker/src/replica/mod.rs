@@ -45,3 +45,5 @@ pub use waiter::Waiter;
 pub(crate) mod test_images;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
