@@ -35,6 +35,7 @@ use crate::replication::{fetcher, isr_updates};
 use crate::security::publish::{Publisher, token_secret};
 use crate::security::{NodeSecurity, SecurityError};
 use crate::telemetry::Telemetry;
+use crate::transactions::{Foundation, TransactionService};
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
@@ -105,9 +106,21 @@ impl Broker {
             tasks.clone(),
             stop.child_token(),
         );
+        let producer_ids = Arc::new(ProducerIds::new(controller.clone(), options.node_id));
+        let transactions = TransactionService::new(
+            options.transactions.clone(),
+            Foundation {
+                replicas: Arc::clone(&replicas),
+                groups: Arc::clone(&groups),
+                producer_ids: Arc::clone(&producer_ids),
+                grant: Arc::clone(&grant),
+                tasks: tasks.clone(),
+                stopping: stop.child_token(),
+            },
+        );
         let sessions = FetchSessions::new(options.replica.fetch_session_slots);
         let context = Arc::new(BrokerContext {
-            producer_ids: ProducerIds::new(controller.clone(), options.node_id),
+            producer_ids,
             image,
             replicas,
             sessions,
@@ -115,6 +128,7 @@ impl Broker {
             controller,
             metrics,
             groups,
+            transactions,
             telemetry: Telemetry::new(telemetry_bytes_max(&options)),
             features: &SUPPORTED,
             security,
@@ -401,6 +415,7 @@ impl Start<'_> {
                 tokio::task::block_in_place(|| {
                     applying.replicas.apply_image(image, delta);
                     applying.groups.apply_image(image, delta, applying.options.node_id);
+                    applying.transactions.apply_image(image, applying.options.node_id);
                     publisher.apply_image(image, delta);
                 });
             };

@@ -17,6 +17,7 @@ use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
 use crate::security::{NodeSecurity, TokenSecret};
 use crate::telemetry::Telemetry;
+use crate::transactions::TransactionService;
 
 /// A broker as clients of one listener reach it.
 #[derive(Debug, Clone)]
@@ -35,8 +36,9 @@ pub(crate) struct BrokerContext {
     pub(crate) sessions: FetchSessions,
     pub(crate) grant: Arc<Grant>,
     pub(crate) controller: ControllerClient,
-    pub(crate) producer_ids: ProducerIds,
+    pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) groups: Arc<GroupService>,
+    pub(crate) transactions: Arc<TransactionService>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,

@@ -37,6 +37,25 @@ pub(crate) fn new_topic(options: &BrokerOptions, name: &str) -> proto::NewTopic 
                 .collect(),
         };
     }
+    if name == TRANSACTION_STATE {
+        let configs = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "uncompressed".to_owned()),
+            ("unclean.leader.election.enable", "false".to_owned()),
+            ("min.insync.replicas", property("transaction.state.log.min.isr", "2")),
+            ("segment.bytes", property("transaction.state.log.segment.bytes", "104857600")),
+        ];
+        return proto::NewTopic {
+            name: name.to_owned(),
+            partitions: number("transaction.state.log.num.partitions", 50),
+            replication_factor: number("transaction.state.log.replication.factor", 3),
+            assignments: Vec::new(),
+            configs: configs
+                .into_iter()
+                .map(|(name, value)| proto::ConfigValue { name: name.to_owned(), value: Some(value) })
+                .collect(),
+        };
+    }
     proto::NewTopic {
         name: name.to_owned(),
         partitions: -1,

@@ -11,6 +11,7 @@
 //! | [`quotas`] | how fast clients may be |
 //! | [`replication`] | following other leaders, proposing ISRs |
 //! | [`groups`] | coordinators of consumer groups |
+//! | [`transactions`] | coordinators of transactions, their markers |
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
@@ -34,6 +35,7 @@ pub mod replica;
 pub mod replication;
 pub mod security;
 mod telemetry;
+pub mod transactions;
 
 pub use broker::{Broker, StartError};
 pub use options::{AdvertisedListener, BrokerOptions};

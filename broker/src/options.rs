@@ -11,6 +11,7 @@ use crate::http::NodeStatus;
 use crate::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
 use crate::quotas::QuotaWindows;
 use crate::replica::ReplicaOptions;
+use crate::transactions::TransactionOptions;
 
 /// An address given to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct BrokerOptions {
     pub image: ImageHandle,
     /// Consumer groups.
     pub groups: GroupOptions,
+    /// Transactions.
+    pub transactions: TransactionOptions,
     /// Replicas, replication, log directories.
     pub replica: ReplicaOptions,
     /// Static properties of this node that brokers and topics take defaults from, by Kafka's names.

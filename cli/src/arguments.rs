@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 
 use crate::command::{
     acl, broker, cluster, completion, config, consume, dev, doctor, feature, group, log, man, partition,
-    perf, produce, quorum, quota, server, topic, user, verify,
+    perf, produce, producer, quorum, quota, server, topic, transaction, user, verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -92,6 +92,12 @@ pub(crate) enum Command {
     /// Groups of consumers: members, lag, offsets
     #[command(subcommand)]
     Group(group::Group),
+    /// Transactional ids and their transactions
+    #[command(subcommand)]
+    Transaction(transaction::Transaction),
+    /// The producers that partitions know
+    #[command(subcommand)]
+    Producer(producer::Producer),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::Cluster),

@@ -72,6 +72,22 @@ pub enum LogError {
         /// What came.
         found: i16,
     },
+    /// A record that does not belong to the transaction that is open here.
+    #[error("producer {producer_id} has a transaction open here, and sends records outside of it")]
+    OutsideOfTransaction {
+        /// The producer.
+        producer_id: i64,
+    },
+    /// A marker of a coordinator that has been replaced.
+    #[error("producer {producer_id}: coordinator epoch {found} is older than {current}")]
+    CoordinatorFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The epoch that counts.
+        current: i32,
+        /// What came.
+        found: i32,
+    },
     /// A batch is larger than a segment may be.
     #[error("{bytes} bytes do not fit into a segment of {limit}")]
     TooLarge {
@@ -118,6 +134,8 @@ impl LogError {
             Self::NotContiguous { .. } | Self::EpochWentBack { .. } => ErrorCode::UnknownServerError,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::OutsideOfTransaction { .. } => ErrorCode::InvalidTxnState,
+            Self::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
             Self::TooLarge { .. } => ErrorCode::RecordListTooLarge,
         }
     }

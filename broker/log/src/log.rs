@@ -165,9 +165,10 @@ impl Log {
         self.producers.set_high_watermark(high_watermark);
     }
 
-    /// What read_committed may see.
+    /// What read_committed may see. Of a transaction whose records are deleted only what is left counts.
     pub fn last_stable_offset(&self, high_watermark: i64) -> i64 {
-        self.producers.first_unstable_offset().map_or(high_watermark, |first| first.min(high_watermark))
+        let first = self.producers.first_unstable_offset().map(|first| first.max(self.log_start_offset()));
+        first.map_or(high_watermark, |first| first.min(high_watermark))
     }
 
     // --- leader epochs ---

@@ -88,6 +88,10 @@ impl ProducerState {
                 found: header.producer_epoch,
             });
         }
+        if header.base_sequence < 0 {
+            // A coordinator's own: one writer, without retries.
+            return Ok(Verdict::New);
+        }
         let out_of_order =
             |last| Err(LogError::OutOfOrderSequence { producer_id, last, found: header.base_sequence });
         if header.producer_epoch > producer.epoch {
@@ -99,11 +103,48 @@ impl ProducerState {
             return Ok(Verdict::Duplicate(*known));
         }
         match producer.batches.back() {
-            Some(known) if next_sequence(known.last_sequence) == first => Ok(Verdict::New),
-            Some(known) => out_of_order(known.last_sequence),
-            // Only markers so far.
-            None => Ok(Verdict::New),
+            Some(known) if next_sequence(known.last_sequence) != first => out_of_order(known.last_sequence),
+            // Only a marker so far, which may have raised the epoch (KIP-890): sequences begin anew.
+            None if first != 0 => out_of_order(-1),
+            _ if producer.transaction_start.is_some() && !header.is_transactional() => {
+                Err(LogError::OutsideOfTransaction { producer_id })
+            }
+            _ => Ok(Verdict::New),
         }
+    }
+
+    /// Judges an end-of-transaction marker before it is appended. `raises_epoch`: the end of each transaction has an epoch
+    /// of its own (transactions version 2), so that one that is not newer is late.
+    pub fn check_marker(
+        &self,
+        producer_id: i64,
+        producer_epoch: i16,
+        coordinator_epoch: i32,
+        raises_epoch: bool,
+    ) -> Result<(), LogError> {
+        let Some(producer) = self.producers.get(&producer_id) else { return Ok(()) };
+        let is_late =
+            if raises_epoch { producer_epoch <= producer.epoch } else { producer_epoch < producer.epoch };
+        if is_late {
+            return Err(LogError::ProducerFenced {
+                producer_id,
+                current: producer.epoch,
+                found: producer_epoch,
+            });
+        }
+        if coordinator_epoch < producer.coordinator_epoch {
+            return Err(LogError::CoordinatorFenced {
+                producer_id,
+                current: producer.coordinator_epoch,
+                found: coordinator_epoch,
+            });
+        }
+        Ok(())
+    }
+
+    /// One producer.
+    pub fn producer(&self, id: i64) -> Option<&Producer> {
+        self.producers.get(&id)
     }
 
     /// Notes a batch that is in the log.
@@ -122,16 +163,18 @@ impl ProducerState {
             producer.epoch = header.producer_epoch;
             producer.batches.clear();
         }
-        if producer.batches.len() == BATCHES_KEPT {
-            producer.batches.pop_front();
+        if header.base_sequence >= 0 {
+            if producer.batches.len() == BATCHES_KEPT {
+                producer.batches.pop_front();
+            }
+            producer.batches.push_back(KnownBatch {
+                first_sequence: header.base_sequence,
+                last_sequence: header.last_sequence(),
+                last_offset: header.last_offset(),
+                offset_delta: header.last_offset_delta,
+                timestamp: header.max_timestamp,
+            });
         }
-        producer.batches.push_back(KnownBatch {
-            first_sequence: header.base_sequence,
-            last_sequence: header.last_sequence(),
-            last_offset: header.last_offset(),
-            offset_delta: header.last_offset_delta,
-            timestamp: header.max_timestamp,
-        });
         producer.timestamp = header.max_timestamp;
         if header.is_transactional() && producer.transaction_start.is_none() {
             producer.transaction_start = Some(header.base_offset);
@@ -252,6 +295,42 @@ mod tests {
             state.check(&batch(1, 0, 70, 1, 99)),
             Err(LogError::ProducerFenced { current: 1, .. })
         ));
+    }
+
+    #[test]
+    fn markers_of_older_producers_and_coordinators_are_refused() {
+        let mut state = ProducerState::default();
+        assert!(state.check_marker(1, 0, -1, true).is_ok(), "nothing is known of the producer");
+        state.append(&batch(1, 3, 0, 1, 0));
+        assert!(matches!(
+            state.check_marker(1, 2, 0, false),
+            Err(LogError::ProducerFenced { current: 3, .. })
+        ));
+        assert!(state.check_marker(1, 3, 0, false).is_ok());
+        assert!(matches!(state.check_marker(1, 3, 0, true), Err(LogError::ProducerFenced { .. })));
+        assert!(state.check_marker(1, 4, 0, true).is_ok());
+        state.end_transaction(&batch(1, 4, -1, 1, 1), true, 7);
+        assert!(matches!(
+            state.check_marker(1, 5, 6, true),
+            Err(LogError::CoordinatorFenced { current: 7, found: 6, .. })
+        ));
+        // The marker has raised the epoch: sequences begin anew.
+        assert!(matches!(
+            state.check(&batch(1, 4, 1, 1, 2)),
+            Err(LogError::OutOfOrderSequence { last: -1, .. })
+        ));
+        assert_eq!(state.check(&batch(1, 4, 0, 1, 2)).unwrap(), Verdict::New);
+    }
+
+    #[test]
+    fn a_coordinators_records_have_no_sequences() {
+        let mut state = ProducerState::default();
+        for offset in 0..2 {
+            let header = batch(1, 0, -1, 1, offset);
+            assert_eq!(state.check(&header).unwrap(), Verdict::New);
+            state.append(&header);
+        }
+        assert!(state.producer(1).unwrap().batches.is_empty());
     }
 
     #[test]

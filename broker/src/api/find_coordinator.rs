@@ -1,6 +1,7 @@
-//! FindCoordinator 0-6: which broker coordinates a group. The topic of the coordinators is created when first asked for.
+//! FindCoordinator 0-6: which broker coordinates a group or a transactional id. The topic of the coordinators is created when
+//! first asked for.
 //!
-//! Transactional and share groups are answered with COORDINATOR_NOT_AVAILABLE: nobody coordinates them yet.
+//! Share groups are answered with COORDINATOR_NOT_AVAILABLE: nobody coordinates them yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use ottla_wire::text::Text;
 use super::authorization::{Operation, REFUSED};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
-use crate::internal_topics::{CONSUMER_OFFSETS, new_topic};
+use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE, new_topic};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -23,6 +24,15 @@ const SHARE: i8 = 2;
 const MANY_FROM: i16 = 4;
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The topic whose partitions' leaders coordinate what is asked for.
+fn topic_of(key_type: i8) -> Option<&'static str> {
+    match key_type {
+        GROUP => Some(CONSUMER_OFFSETS),
+        TRANSACTION => Some(TRANSACTION_STATE),
+        _ => None,
+    }
+}
+
 pub(super) fn handle(
     dispatcher: &Dispatcher,
     _: &mut Client,
@@ -30,13 +40,15 @@ pub(super) fn handle(
     request: FindCoordinatorRequest,
 ) -> Answer {
     let context = &dispatcher.context;
-    if request.key_type == GROUP && context.image.current().topic_by_name(CONSUMER_OFFSETS).is_none() {
+    let missing =
+        topic_of(request.key_type).filter(|topic| context.image.current().topic_by_name(topic).is_none());
+    if let Some(topic) = missing {
         let context = Arc::clone(context);
         let at = call.clone();
         return call.exclusive(async move {
             let command = proto::CreateTopics {
                 validate_only: false,
-                topics: vec![new_topic(&context.options, CONSUMER_OFFSETS)],
+                topics: vec![new_topic(&context.options, topic)],
             };
             match super::create_topics::submit(&context, command, CREATION_PATIENCE).await {
                 Ok(created) => {
@@ -45,7 +57,7 @@ pub(super) fn handle(
                     }
                 }
                 Err((code, message)) => {
-                    tracing::info!(?code, message, "the offsets topic could not be created");
+                    tracing::info!(topic, ?code, message, "the coordinators' topic could not be created");
                 }
             }
             answer(&context, &at, &request)
@@ -90,15 +102,14 @@ fn find(context: &BrokerContext, call: &Call, key_type: i8, key: &Text) -> Coord
     if let Err(code) = permitted {
         return refused(code, REFUSED);
     }
-    match key_type {
-        GROUP => {}
-        TRANSACTION | SHARE => {
-            return refused(ErrorCode::CoordinatorNotAvailable, "nothing of this kind is coordinated here");
-        }
-        _ => return refused(ErrorCode::InvalidRequest, "the key type is not known"),
-    }
+    let Some(topic) = topic_of(key_type) else {
+        return match key_type {
+            SHARE => refused(ErrorCode::CoordinatorNotAvailable, "nothing of this kind is coordinated here"),
+            _ => refused(ErrorCode::InvalidRequest, "the key type is not known"),
+        };
+    };
     let image = context.image.current();
-    let node = image.topic_by_name(CONSUMER_OFFSETS).and_then(|topic| {
+    let node = image.topic_by_name(topic).and_then(|topic| {
         let count = i32::try_from(topic.partitions.len()).ok()?;
         let partition = ottla_coordinator::partitioner::partition_for(key, count);
         let leader = topic.partitions.get(usize::try_from(partition).ok()?)?.leader?;
@@ -112,8 +123,9 @@ fn find(context: &BrokerContext, call: &Call, key_type: i8, key: &Text) -> Coord
             port: node.port,
             ..Default::default()
         },
-        None => {
-            refused(ErrorCode::CoordinatorNotAvailable, "the offsets topic has no leader for this group now")
-        }
+        None => refused(
+            ErrorCode::CoordinatorNotAvailable,
+            "the coordinators' topic has no leader for this key now",
+        ),
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn handle(
 }
 
 /// An offset of a partition that does not exist is refused before the coordinator sees it.
-fn mark_unknown(
+pub(super) fn mark_unknown(
     image: &MetadataImage,
     topic: &Text,
     offsets: &mut [OffsetToCommit],

@@ -3,6 +3,9 @@
 //! Everything is appended when the request is dispatched, so that requests of one connection land in the order of the
 //! wire; with acks=all the answer then waits, without the connection waiting, until every member of the ISR has the
 //! records. acks=0 is not answered; if it fails the connection is closed, which is all that such a client can notice.
+//!
+//! The first records of a transaction in a partition wait until the transaction's coordinator has said that they may come
+//! (`produce_transactional.rs`); nothing behind them on the connection is dispatched before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +20,8 @@ use ottla_wire::messages::{ProduceRequest, ProduceResponse};
 use ottla_wire::text::Text;
 
 use super::authorization::{Access, Operation};
-use super::{Answer, Call, Client, Dispatcher};
+use super::produce_transactional::{Questions, Verified};
+use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
 use crate::internal_topics::is_internal;
 use crate::quotas::QuotaKind;
@@ -48,7 +52,22 @@ pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, reques
         let response = ProduceResponse { throttle_time_ms, ..refuse_all(&request, code) };
         return call.ready(&response).muted(throttle_time_ms);
     }
-    append(context, call, access, request, throttle_time_ms).muted(throttle_time_ms)
+    let questions = Questions::of(context, &access, call.version, &request);
+    if questions.is_empty() {
+        return append(context, call, access, request, &Verified::default(), throttle_time_ms)
+            .muted(throttle_time_ms);
+    }
+    let context = Arc::clone(context);
+    Answer::Exclusive(Box::pin(async move {
+        let verified = questions.ask(&context).await;
+        match append(&context, call, access, request, &verified, throttle_time_ms) {
+            Answer::Ready(response) => response,
+            Answer::Waiting(response) | Answer::Exclusive(response) => response.await,
+            // Without acknowledgement there is nothing to say, and no connection to close from here.
+            Answer::None | Answer::Close(_) => Response::default(),
+        }
+    }))
+    .muted(throttle_time_ms)
 }
 
 /// Bytes of the records, as the quota counts them.
@@ -62,17 +81,16 @@ fn append(
     call: Call,
     access: Access,
     request: ProduceRequest,
+    verified: &Verified,
     throttle_time_ms: i32,
 ) -> Answer {
     let acks = request.acks;
     if !(-1..=1).contains(&acks) {
         return call.ready(&refuse_all(&request, ErrorCode::InvalidRequiredAcks));
     }
-    if request.transactional_id.is_some() {
-        return call.ready(&refuse_all(&request, ErrorCode::TransactionalIdAuthorizationFailed));
-    }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let mut append = Append { context, access, version: call.version, acks, open: Vec::new(), failed: false };
+    let version = call.version;
+    let mut append = Append { context, access, version, acks, verified, open: Vec::new(), failed: false };
     let responses =
         request.topic_data.into_iter().enumerate().map(|(index, topic)| append.topic(index, topic)).collect();
     let Append { open, failed, .. } = append;
@@ -104,7 +122,6 @@ fn append(
     if open.is_empty() {
         return call.ready(&response);
     }
-    let version = call.version;
     let context = Arc::clone(context);
     let at = call.clone();
     call.waiting(async move {
@@ -148,6 +165,7 @@ struct Append<'a> {
     access: Access,
     version: i16,
     acks: i16,
+    verified: &'a Verified,
     open: Vec<Open>,
     failed: bool,
 }
@@ -193,7 +211,10 @@ impl Append<'_> {
             return self.refused(index, ProduceRefusal::from(ErrorCode::InvalidRecord));
         };
         let length = records.len();
-        match replica.append_of_version(records, self.acks, self.version, BrokerContext::now_ms()) {
+        let appended = self.verified.of(topic, position).map_err(ProduceRefusal::from).and_then(|verified| {
+            replica.append_of_version(records, self.acks, self.version, verified, BrokerContext::now_ms())
+        });
+        match appended {
             Ok(appended) => {
                 let records = usize::try_from(appended.last_offset - appended.base_offset + 1).unwrap_or(0);
                 self.context.metrics.produced_bytes.inc_by(length as u64);

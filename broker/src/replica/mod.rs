@@ -6,6 +6,7 @@
 //! | [`partition`] | one partition: lock, log, machine; produce and acknowledgement |
 //! | [`read`] | one partition: fetch, list offsets, leader epochs, views |
 //! | [`follow`] | one partition as a follower |
+//! | [`transactions`] | one partition: verification of transactions, their markers, its producers |
 //! | [`sessions`] | Fetch requests over fetch sessions |
 //! | [`waiter`] | how parked requests wait |
 //! | [`rules`] | a topic's settings as partitions need them |
@@ -28,6 +29,7 @@ pub mod rules;
 pub mod sessions;
 pub mod shared;
 pub mod throttles;
+pub mod transactions;
 mod upkeep;
 pub mod waiter;
 
@@ -39,6 +41,7 @@ pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
 pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
 pub use sessions::{FetchAnswer, FetchRequest, FetchSessions, Permits};
 pub use shared::{Counter, LogDir, PartitionId, ReplicaCounters, ReplicaShared};
+pub use transactions::{ActiveProducer, EndMarker, Standing};
 pub use waiter::Waiter;
 
 #[cfg(test)]
@@ -47,3 +50,5 @@ pub(crate) mod test_images;
 mod tests;
 #[cfg(test)]
 mod tests_moves;
+#[cfg(test)]
+mod transaction_tests;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use ottla_coordinator::transaction::verification::{VerificationGuard, Verifications};
 use ottla_log::{Log, LogError};
 use ottla_replica::{Assignment, Effect, Effects, Input, PartitionMachine};
 use ottla_wire::error_code::ErrorCode;
@@ -17,20 +18,27 @@ use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::moves::Moving;
+use super::options::Clock;
 use super::rules::Rules;
 use super::shared::{Following, IsrProposal, LogDir, PartitionId, ReplicaShared};
+use super::transactions::Admission;
 use super::waiter::{FetchInterest, InterestKind, Waiter, Wakes};
 use crate::metrics::PartitionTraffic;
 
+/// A question to the transaction coordinator that nobody came back to for so many milliseconds is forgotten.
+const VERIFICATION_MS_MAX: i64 = 600_000;
+
 /// How something is to be appended.
 #[derive(Debug, Clone, Copy)]
-struct AppendMode {
+pub(super) struct AppendMode {
     /// 0, 1 or -1.
-    acks: i16,
+    pub(super) acks: i16,
     /// Refuse unless this replica leads in this very epoch.
-    leader_epoch_required: Option<i32>,
+    pub(super) leader_epoch_required: Option<i32>,
     /// Wall clock.
-    now_ms: i64,
+    pub(super) now_ms: i64,
+    /// What the records have to do with transactions.
+    pub(super) admission: Admission,
 }
 
 /// Where records were appended.
@@ -126,6 +134,8 @@ pub(crate) struct State {
     acks: VecDeque<AckWait>,
     low_watermark_waits: Vec<LowWatermarkWait>,
     interests: Vec<InterestEntry>,
+    /// Transactions that the coordinator is asked about.
+    pub(super) verifications: Verifications,
     /// Kept for its capacity.
     effects: Effects,
 }
@@ -169,6 +179,7 @@ impl Partition {
             acks: VecDeque::new(),
             low_watermark_waits: Vec::new(),
             interests: Vec::new(),
+            verifications: Verifications::default(),
             effects: Effects::new(),
         };
         Self {
@@ -260,6 +271,7 @@ impl Partition {
             }
             Effect::LeadershipLost => {
                 self.leads.store(false, Ordering::Release);
+                state.verifications.clear();
                 for wait in state.acks.drain(..) {
                     wakes.add_waiter(wait.waiter);
                 }
@@ -428,6 +440,7 @@ impl Partition {
         Self::release_acks(&mut state, &mut wakes);
         state.acks.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.low_watermark_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
+        state.verifications.expire(Clock::wall_ms() - VERIFICATION_MS_MAX);
         drop(state);
         wakes.run();
     }
@@ -461,15 +474,17 @@ impl Partition {
         acks: i16,
         now_ms: i64,
     ) -> Result<AppendedRecords, ProduceRefusal> {
-        self.append_of_version(records, acks, i16::MAX, now_ms)
+        self.append_of_version(records, acks, i16::MAX, None, now_ms)
     }
 
-    /// The same, for a Produce request of a version: old ones may not carry every codec.
+    /// The same, for a Produce request of a version: old ones may not carry every codec. `verified`: the question that the
+    /// transaction coordinator said yes to; needed by the first records of a transaction.
     pub fn append_of_version(
         &self,
         records: Bytes,
         acks: i16,
         produce_version: i16,
+        verified: Option<VerificationGuard>,
         now_ms: i64,
     ) -> Result<AppendedRecords, ProduceRefusal> {
         if !self.is_leader() {
@@ -477,7 +492,8 @@ impl Partition {
         }
         // Checked before the lock is taken: this is the expensive part, and other appends may go on meanwhile.
         let checked = self.rules.load().check(records, produce_version, now_ms)?;
-        let mode = AppendMode { acks, leader_epoch_required: None, now_ms };
+        let admission = Admission::Client(verified);
+        let mode = AppendMode { acks, leader_epoch_required: None, now_ms, admission };
         let mut appended = self.append(checked.records, mode)?;
         appended.log_append_time_ms = checked.log_append_time_ms;
         Ok(appended)
@@ -492,10 +508,14 @@ impl Partition {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<AppendedRecords, ProduceRefusal> {
-        self.append(records, AppendMode { acks, leader_epoch_required: Some(leader_epoch), now_ms })
+        let admission = Admission::Coordinator;
+        self.append(
+            records,
+            AppendMode { acks, leader_epoch_required: Some(leader_epoch), now_ms, admission },
+        )
     }
 
-    fn append(&self, records: Bytes, mode: AppendMode) -> Result<AppendedRecords, ProduceRefusal> {
+    pub(super) fn append(&self, records: Bytes, mode: AppendMode) -> Result<AppendedRecords, ProduceRefusal> {
         let mut records = records.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let mut wakes = Wakes::default();
         let mut state = self.state.lock();
@@ -528,6 +548,7 @@ impl Partition {
                 ..ProduceRefusal::from(ErrorCode::NotEnoughReplicas)
             });
         }
+        let producer = Self::admit(state, records, mode.admission)?;
         let Some(log) = &mut state.log else {
             return Err(ProduceRefusal::from(ErrorCode::KafkaStorageError));
         };
@@ -536,6 +557,9 @@ impl Partition {
             Err(error) => return Err(self.refuse_append(state, error, wakes)),
         };
         let (log_start_offset, log_end) = (log.log_start_offset(), log.end_offset());
+        if let Some(producer_id) = producer {
+            state.verifications.end(producer_id);
+        }
         if !info.is_duplicate {
             self.step(state, Input::Appended { log_end }, wakes);
             Self::wake_followers(state, wakes);
@@ -564,7 +588,7 @@ impl Partition {
         ProduceRefusal { message: error.to_string(), ..ProduceRefusal::from(code) }
     }
 
-    fn not_leader(state: &State) -> ProduceRefusal {
+    pub(super) fn not_leader(state: &State) -> ProduceRefusal {
         if state.log.is_none() {
             return ProduceRefusal::from(ErrorCode::KafkaStorageError);
         }

@@ -366,7 +366,7 @@ impl Partition {
         // An earlier leader may have told a higher end: until this one has caught up with what it began with, it does not
         // know the end (KIP-207).
         let is_behind = isolation.is_some()
-            && state.machine.leader_epoch_start_offset().is_some_and(|start| start > reachable);
+            && state.machine.leader_epoch_start_offset().is_some_and(|start| start > high_watermark);
         match query {
             OffsetQuery::Latest if is_behind => Err(ErrorCode::OffsetNotAvailable),
             OffsetQuery::Latest => {
@@ -434,7 +434,7 @@ impl Partition {
         }
     }
 
-    /// The active producers, for DescribeProducers.
+    /// What is committed lies below it.
     pub fn high_watermark(&self) -> i64 {
         self.lock().machine.high_watermark()
     }

@@ -14,7 +14,8 @@ pub(crate) mod offsets;
 pub(crate) mod partitioner;
 pub(crate) mod producer;
 pub(crate) mod records;
-pub(crate) mod transaction;
+pub(crate) mod transactional_producer;
+pub(crate) mod transactions;
 
 use ottla_wire::error_code::ErrorCode;
 

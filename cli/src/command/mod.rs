@@ -15,10 +15,12 @@ pub(crate) mod man;
 pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
+pub(crate) mod producer;
 pub(crate) mod quorum;
 pub(crate) mod quota;
 pub(crate) mod server;
 pub(crate) mod topic;
+pub(crate) mod transaction;
 pub(crate) mod user;
 pub(crate) mod verify;
 
@@ -51,6 +53,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             None => with_session(&global, async |session| verify.run(&session).await),
         },
         Command::Group(group) => with_session(&global, async |session| group.run(&session).await),
+        Command::Transaction(transaction) => {
+            with_session(&global, async |session| transaction.run(&session).await)
+        }
+        Command::Producer(producer) => with_session(&global, async |session| producer.run(&session).await),
         Command::Cluster(cluster) => with_session(&global, async |session| cluster.run(&session).await),
         Command::Quorum(quorum) => with_session(&global, async |session| quorum.run(&session).await),
         Command::Broker(broker) => with_session(&global, async |session| broker.run(&session).await),

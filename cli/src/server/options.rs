@@ -13,10 +13,12 @@ use ottla_broker::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
 use ottla_broker::quotas::QuotaWindows;
 use ottla_broker::quotas::rate::Windows;
 use ottla_broker::replica::{CleanerOptions, ReplicaOptions};
+use ottla_broker::transactions::TransactionOptions;
 use ottla_broker::{AdvertisedListener, BrokerOptions};
 use ottla_controller::ControllerOptions;
 use ottla_coordinator::consumer_group::{ASSIGNORS, ConsumerGroupConfig, MigrationPolicy};
 use ottla_coordinator::group::GroupConfig;
+use ottla_coordinator::transaction::TransactionConfig;
 use ottla_metadata::config::{get_bool, get_f64, get_i32, get_i64, get_list, get_string};
 use ottla_wire::text::Text;
 
@@ -94,6 +96,7 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
         controller: shared.controller,
         image: shared.image,
         groups: groups(properties),
+        transactions: transactions(properties),
         replica: replica(config),
         properties: Arc::clone(properties),
         auto_create_topics_enable: get_bool(properties, "auto.create.topics.enable"),
@@ -210,6 +213,19 @@ fn consumer_groups(properties: &Properties) -> ConsumerGroupConfig {
         migration_policy: MigrationPolicy::from_name(policy).unwrap_or_default(),
         regex_refresh_interval_ms: get_i64(properties, "group.consumer.regex.refresh.interval.ms"),
         assignment_interval_ms: get_i64(properties, "group.consumer.assignment.interval.ms"),
+    }
+}
+
+fn transactions(properties: &Properties) -> TransactionOptions {
+    TransactionOptions {
+        machine: TransactionConfig {
+            timeout_ms_max: get_i32(properties, "transaction.max.timeout.ms"),
+            id_expiration_ms: get_i64(properties, "transactional.id.expiration.ms"),
+            ..TransactionConfig::default()
+        },
+        abort_check_ms: ms(properties, "transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+        expiry_check_ms: ms(properties, "transaction.remove.expired.transaction.cleanup.interval.ms"),
+        commit_timeout_ms: ms(properties, "request.timeout.ms"),
     }
 }
 

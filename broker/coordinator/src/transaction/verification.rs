@@ -33,6 +33,8 @@ struct Entry {
     /// The lowest that was refused or asked about; see [`Verifications::may_start_at`].
     lowest_sequence: Option<i32>,
     asked_at_ms: i64,
+    /// The coordinator said yes of this epoch; see [`Verifications::confirm`].
+    confirmed_epoch: Option<i16>,
 }
 
 /// The verifications of one partition.
@@ -73,7 +75,13 @@ impl Verifications {
         }
         self.last_guard += 1;
         let guard = VerificationGuard(self.last_guard);
-        let entry = Entry { guard, producer_epoch, lowest_sequence: sequence, asked_at_ms: now_ms };
+        let entry = Entry {
+            guard,
+            producer_epoch,
+            lowest_sequence: sequence,
+            asked_at_ms: now_ms,
+            confirmed_epoch: None,
+        };
         self.entries.insert(producer_id, entry);
         Some(guard)
     }
@@ -81,6 +89,17 @@ impl Verifications {
     /// Whether the answer to this question still counts.
     pub fn verifies(&self, producer_id: i64, guard: VerificationGuard) -> bool {
         self.entries.get(&producer_id).is_some_and(|entry| entry.guard == guard)
+    }
+
+    /// The coordinator said yes to this question, and the append comes by another way, later. False: it does not count.
+    pub fn confirm(&mut self, producer_id: i64, producer_epoch: i16, guard: VerificationGuard) -> bool {
+        let entry = self.entries.get_mut(&producer_id).filter(|entry| entry.guard == guard);
+        entry.map(|entry| entry.confirmed_epoch = Some(producer_epoch)).is_some()
+    }
+
+    /// Whether the coordinator said yes, and nothing has voided that.
+    pub fn is_confirmed(&self, producer_id: i64, producer_epoch: i16) -> bool {
+        self.entries.get(&producer_id).is_some_and(|entry| entry.confirmed_epoch == Some(producer_epoch))
     }
 
     /// Whether a batch of this sequence may come first: not when an earlier one of the same epoch is being verified or
@@ -218,6 +237,17 @@ mod tests {
         assert!(verifications.may_start_at(7, 1, 8));
         assert!(verifications.begin(7, 0, Some(0), 1).is_some());
         assert!(!verifications.may_start_at(7, 1, 9), "an older epoch changes nothing for the newer one");
+    }
+
+    #[test]
+    fn a_yes_is_kept_until_a_marker_comes() {
+        let mut verifications = Verifications::default();
+        let guard = verifications.begin(7, 3, None, 1).unwrap();
+        assert!(!verifications.is_confirmed(7, 3));
+        assert!(verifications.confirm(7, 3, guard));
+        assert!(verifications.is_confirmed(7, 3) && !verifications.is_confirmed(7, 4));
+        verifications.end(7);
+        assert!(!verifications.is_confirmed(7, 3) && !verifications.confirm(7, 3, guard));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::run::{Dice, Run};
 use super::writer::{Choice, TRANSACTION_TIMEOUT_MS, end, send};
 use crate::client::ClientError;
 use crate::client::cluster::Cluster;
-use crate::client::transaction::Transactional;
+use crate::client::transactional_producer::Transactional;
 
 /// Of one partition in one transaction: transactions stay small, so that there are many.
 const FETCH_BYTES_MAX: i32 = 32 * 1024;

@@ -10,7 +10,7 @@ use super::run::{Dice, Pace, Run};
 use crate::client::ClientError;
 use crate::client::batch::{self, Fate, PRODUCE_VERSION, Target};
 use crate::client::cluster::RETRY_PAUSE;
-use crate::client::transaction::{Ended, Transactional};
+use crate::client::transactional_producer::{Ended, Transactional};
 
 /// Most partitions of one transaction.
 const TRANSACTION_PARTITIONS_MAX: u32 = 4;
