@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    acl, broker, cluster, completion, config, consume, dev, log, man, produce, quorum, quota, server, topic,
-    user,
+    acl, broker, cluster, completion, config, consume, dev, log, man, produce, quorum, quota, server, token,
+    topic, user,
 };
 use crate::output::Format;
 use crate::parse;
@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// How fast clients may be
     #[command(subcommand)]
     Quota(quota::Quota),
+    /// Passwords for a while, with the rights of whoever asks for them
+    #[command(subcommand)]
+    Token(token::Token),
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),

@@ -13,6 +13,7 @@ pub(crate) mod produce;
 pub(crate) mod quorum;
 pub(crate) mod quota;
 pub(crate) mod server;
+pub(crate) mod token;
 pub(crate) mod topic;
 pub(crate) mod user;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Acl(acl) => with_session(&global, async |session| acl.run(&session).await),
         Command::User(user) => with_session(&global, async |session| user.run(&session).await),
         Command::Quota(quota) => with_session(&global, async |session| quota.run(&session).await),
+        Command::Token(token) => with_session(&global, async |session| token.run(&session).await),
         Command::Log(log) => log.run(output),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
