@@ -19,6 +19,7 @@ use ottla_wire::text::Text;
 use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+use crate::internal_topics::is_internal;
 use crate::quotas::QuotaKind;
 use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waiter};
 
@@ -26,6 +27,9 @@ use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waite
 const BY_ID_FROM: i16 = 13;
 /// From this version on an answer that moves the client elsewhere names the new leader (KIP-951).
 const LEADER_HINT_FROM: i16 = 10;
+
+/// The client id of who may write internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
 
 /// A partition whose acknowledgement is still open.
 struct Open {
@@ -71,7 +75,9 @@ fn append(
         return call.ready(&refuse_all(&request, ErrorCode::TransactionalIdAuthorizationFailed));
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let mut append = Append { context, access, version: call.version, acks, open: Vec::new(), failed: false };
+    let is_admin = call.client_name() == ADMIN_CLIENT;
+    let mut append =
+        Append { context, access, is_admin, version: call.version, acks, open: Vec::new(), failed: false };
     let responses =
         request.topic_data.into_iter().enumerate().map(|(index, topic)| append.topic(index, topic)).collect();
     let Append { open, failed, .. } = append;
@@ -140,6 +146,8 @@ fn settle(response: &mut ProduceResponse, open: &Open) {
 struct Append<'a> {
     context: &'a BrokerContext,
     access: Access,
+    /// Kafka's admin client may write internal topics.
+    is_admin: bool,
     version: i16,
     acks: i16,
     open: Vec<Open>,
@@ -163,6 +171,7 @@ impl Append<'_> {
             .map(|(position, data)| {
                 let replica =
                     known.as_ref().map_err(|code| *code).and_then(|topic| topic.partition(data.index));
+                let replica = replica.and_then(|replica| self.check_writable(replica));
                 match replica {
                     Ok(replica) => self.partition(index, position, data.index, &replica, data.records),
                     Err(code) => self.refused(data.index, ProduceRefusal::from(code)),
@@ -170,6 +179,14 @@ impl Append<'_> {
             })
             .collect();
         TopicResponse { topic_id, name, partition_responses }
+    }
+
+    /// What coordinators keep in topics is theirs to write.
+    fn check_writable(&self, replica: Arc<Partition>) -> Result<Arc<Partition>, ErrorCode> {
+        if is_internal(replica.topic()) && !self.is_admin {
+            return Err(ErrorCode::InvalidTopicException);
+        }
+        Ok(replica)
     }
 
     fn partition(
