@@ -236,6 +236,30 @@ impl Admin {
         self.client.unregister_broker(request).await.map(drop).map_err(|s| self.refusal(&s))
     }
 
+    /// Makes a delegation token.
+    pub(crate) async fn create_token(
+        &mut self,
+        request: proto::CreateTokenRequest,
+    ) -> Result<proto::Token, Failure> {
+        let request = self.request(request);
+        let reply = self.client.create_token(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner())
+    }
+
+    /// Delegation tokens.
+    pub(crate) async fn list_tokens(&mut self, owners: Vec<String>) -> Result<Vec<proto::Token>, Failure> {
+        let request = self.request(proto::ListTokensRequest { owners });
+        let reply = self.client.list_tokens(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().tokens)
+    }
+
+    /// Renews a delegation token, or lets it end; gives when it does, in milliseconds since the epoch.
+    pub(crate) async fn change_token(&mut self, request: proto::ChangeTokenRequest) -> Result<i64, Failure> {
+        let request = self.request(request);
+        let reply = self.client.change_token(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().expiry_ms)
+    }
+
     /// What this node holds on disk.
     pub(crate) async fn describe_replicas(
         &mut self,

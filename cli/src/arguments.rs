@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 
 use crate::command::{
     acl, broker, cluster, completion, config, consume, dev, doctor, feature, group, log, man, partition,
-    perf, produce, producer, quorum, quota, server, topic, transaction, user, verify,
+    perf, produce, producer, quorum, quota, server, token, topic, transaction, user, verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -130,6 +130,9 @@ pub(crate) enum Command {
     /// How fast clients may be
     #[command(subcommand)]
     Quota(quota::Quota),
+    /// Passwords for a while, with the rights of whoever asks for them
+    #[command(subcommand)]
+    Token(token::Token),
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),

@@ -99,14 +99,19 @@ fn wrong_reply() -> Status {
 }
 
 impl AdminService {
+    /// Who calls.
+    pub(super) fn caller<T>(request: &Request<T>) -> Principal {
+        let caller = request.extensions().get::<GrpcCaller>();
+        caller.map_or_else(Principal::anonymous, |caller| caller.principal.clone())
+    }
+
     /// The rights of whoever calls.
     pub(super) fn access<T>(&self, request: &Request<T>) -> Access {
         let Some(options) = &self.authorizer else { return Access::everything() };
         let caller = request.extensions().get::<GrpcCaller>();
         let address = caller.map(|caller| caller.address).or_else(|| request.remote_addr());
         let host = address.map(|address| address.ip().to_canonical().to_string());
-        let principal =
-            caller.map_or_else(|| Principal::anonymous().to_string(), |caller| caller.principal.to_string());
+        let principal = Self::caller(request).to_string();
         Access::new(options, self.image.current(), principal, host.unwrap_or_default().into())
     }
 

@@ -5,6 +5,7 @@ mod access;
 mod configs;
 mod describe;
 mod partitions;
+mod tokens;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -341,5 +342,29 @@ impl Admin for AdminService {
         permit(self.access(&request).cluster(Operation::AlterConfigs))?;
         self.change_quota(request.into_inner()).await?;
         Ok(Response::new(proto::AlterQuotaReply {}))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<proto::CreateTokenRequest>,
+    ) -> Result<Response<proto::Token>, Status> {
+        self.ready().await?;
+        self.make_token(request).await.map(Response::new)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<proto::ListTokensRequest>,
+    ) -> Result<Response<proto::ListTokensReply>, Status> {
+        self.ready().await?;
+        Ok(Response::new(proto::ListTokensReply { tokens: self.tokens(&request)? }))
+    }
+
+    async fn change_token(
+        &self,
+        request: Request<proto::ChangeTokenRequest>,
+    ) -> Result<Response<proto::ChangeTokenReply>, Status> {
+        self.ready().await?;
+        self.end_token_later(request).await.map(Response::new)
     }
 }

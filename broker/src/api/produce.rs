@@ -32,6 +32,9 @@ const BY_ID_FROM: i16 = 13;
 /// From this version on an answer that moves the client elsewhere names the new leader (KIP-951).
 const LEADER_HINT_FROM: i16 = 10;
 
+/// The client id of who may write internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+
 /// A partition whose acknowledgement is still open.
 struct Open {
     topic: usize,
@@ -89,8 +92,10 @@ fn append(
         return call.ready(&refuse_all(&request, ErrorCode::InvalidRequiredAcks));
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let is_admin = call.client_name() == ADMIN_CLIENT;
     let version = call.version;
-    let mut append = Append { context, access, version, acks, verified, open: Vec::new(), failed: false };
+    let mut append =
+        Append { context, access, is_admin, version, acks, verified, open: Vec::new(), failed: false };
     let responses =
         request.topic_data.into_iter().enumerate().map(|(index, topic)| append.topic(index, topic)).collect();
     let Append { open, failed, .. } = append;
@@ -155,14 +160,11 @@ fn settle(response: &mut ProduceResponse, open: &Open) {
     }
 }
 
-/// What the coordinators keep is not for clients to write: one record that they cannot read, and groups are lost.
-fn of_clients(replica: Arc<Partition>) -> Result<Arc<Partition>, ErrorCode> {
-    if is_internal(replica.topic()) { Err(ErrorCode::InvalidTopicException) } else { Ok(replica) }
-}
-
 struct Append<'a> {
     context: &'a BrokerContext,
     access: Access,
+    /// Kafka's admin client may write internal topics.
+    is_admin: bool,
     version: i16,
     acks: i16,
     verified: &'a Verified,
@@ -185,11 +187,9 @@ impl Append<'_> {
             .into_iter()
             .enumerate()
             .map(|(position, data)| {
-                let replica = known
-                    .as_ref()
-                    .map_err(|code| *code)
-                    .and_then(|topic| topic.partition(data.index))
-                    .and_then(of_clients);
+                let replica =
+                    known.as_ref().map_err(|code| *code).and_then(|topic| topic.partition(data.index));
+                let replica = replica.and_then(|replica| self.check_writable(replica));
                 match replica {
                     Ok(replica) => self.partition(index, position, data.index, &replica, data.records),
                     Err(code) => self.refused(data.index, ProduceRefusal::from(code)),
@@ -197,6 +197,14 @@ impl Append<'_> {
             })
             .collect();
         TopicResponse { topic_id, name, partition_responses }
+    }
+
+    /// What coordinators keep in topics is theirs to write.
+    fn check_writable(&self, replica: Arc<Partition>) -> Result<Arc<Partition>, ErrorCode> {
+        if is_internal(replica.topic()) && !self.is_admin {
+            return Err(ErrorCode::InvalidTopicException);
+        }
+        Ok(replica)
     }
 
     fn partition(

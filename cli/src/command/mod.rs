@@ -19,6 +19,7 @@ pub(crate) mod producer;
 pub(crate) mod quorum;
 pub(crate) mod quota;
 pub(crate) mod server;
+pub(crate) mod token;
 pub(crate) mod topic;
 pub(crate) mod transaction;
 pub(crate) mod user;
@@ -68,6 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Acl(acl) => with_session(&global, async |session| acl.run(&session).await),
         Command::User(user) => with_session(&global, async |session| user.run(&session).await),
         Command::Quota(quota) => with_session(&global, async |session| quota.run(&session).await),
+        Command::Token(token) => with_session(&global, async |session| token.run(&session).await),
         Command::Log(log) => log.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Completion(completion) => completion.run(),
