@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ottla_metadata::image::BrokerId;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 use ottla_wire::text::Text;
@@ -27,6 +28,7 @@ use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
 use crate::options::{AdvertisedListener, BrokerOptions};
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
+use crate::readiness::Readiness;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
 use crate::replication::{fetcher, isr_updates};
 use crate::security::{Credentials, NodeSecurity, SecurityError};
@@ -483,7 +485,7 @@ impl Start<'_> {
         (want_shut_down, may_stop, fenced)
     }
 
-    /// Readiness follows fencing; the session tells the controller how far the metadata is applied; acknowledgements that
+    /// Readiness follows fencing and the in-sync replicas; the session tells the controller how far the metadata is applied; acknowledgements that
     /// waited for a lease are looked at when it is back.
     fn watch_signals(
         &self,
@@ -495,6 +497,8 @@ impl Start<'_> {
         let context = Arc::clone(self.context);
         let stop = self.stop.child_token();
         let mut index = context.image.watch();
+        let mut readiness = Readiness::default();
+        let own_id = BrokerId(context.options.node_id);
         self.tasks.spawn(async move {
             loop {
                 let applied = *index.borrow_and_update();
@@ -502,8 +506,7 @@ impl Start<'_> {
                     metadata_moved.notify_one();
                 }
                 let is_fenced = *fenced.borrow_and_update();
-                let why_not =
-                    is_fenced.then(|| "fenced: it has not caught up with the cluster yet".to_owned());
+                let why_not = readiness.why_not(is_fenced, &context.image.current(), own_id);
                 context.options.status.set("broker", why_not);
                 context.metrics.fenced.set(i64::from(is_fenced));
                 tokio::select! {

@@ -13,6 +13,7 @@
 //! | [`groups`] | coordinators of consumer groups |
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | [`http`] | metrics and probes |
+//! | `readiness` | when a broker that has started is ready |
 
 pub mod admin;
 mod api;
@@ -27,6 +28,7 @@ pub mod network;
 pub mod options;
 mod producer_ids;
 pub mod quotas;
+mod readiness;
 pub mod replica;
 pub mod replication;
 pub mod security;
