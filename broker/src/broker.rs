@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ottla_metadata::acl::AuthorizerOptions;
 use ottla_metadata::features::SUPPORTED;
+use ottla_metadata::image::BrokerId;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 use tokio::sync::{Notify, watch};
@@ -29,6 +30,7 @@ use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
 use crate::options::{AdvertisedListener, BrokerOptions};
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
+use crate::readiness::Readiness;
 use crate::replica::{FetchSessions, Grant, ReplicaManager, background};
 use crate::replication::directory_updates::{self, DirectoryStates};
 use crate::replication::{fetcher, isr_updates};
@@ -511,7 +513,7 @@ impl Start<'_> {
         (want_shut_down, may_stop, fenced)
     }
 
-    /// Readiness follows fencing; the session tells the controller how far the metadata is applied; acknowledgements that
+    /// Readiness follows fencing and the in-sync replicas; the session tells the controller how far the metadata is applied; acknowledgements that
     /// waited for a lease are looked at when it is back.
     fn watch_signals(
         &self,
@@ -523,6 +525,8 @@ impl Start<'_> {
         let context = Arc::clone(self.context);
         let stop = self.stop.child_token();
         let mut index = context.image.watch();
+        let mut readiness = Readiness::default();
+        let own_id = BrokerId(context.options.node_id);
         self.tasks.spawn(async move {
             loop {
                 let applied = *index.borrow_and_update();
@@ -530,8 +534,7 @@ impl Start<'_> {
                     metadata_moved.notify_one();
                 }
                 let is_fenced = *fenced.borrow_and_update();
-                let why_not =
-                    is_fenced.then(|| "fenced: it has not caught up with the cluster yet".to_owned());
+                let why_not = readiness.why_not(is_fenced, &context.image.current(), own_id);
                 context.options.status.set("broker", why_not);
                 context.metrics.fenced.set(i64::from(is_fenced));
                 tokio::select! {

@@ -16,6 +16,7 @@
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | metrics and probes |
+//! | `readiness` | when a broker that has started is ready |
 
 pub mod admin;
 mod api;
@@ -31,6 +32,7 @@ pub mod network;
 pub mod options;
 mod producer_ids;
 pub mod quotas;
+mod readiness;
 pub mod replica;
 pub mod replication;
 pub mod security;

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 PARTITIONS_TIMEOUT_SECONDS = 30
 READ_TIMEOUT_SECONDS = 60
@@ -83,26 +83,38 @@ def summary(result):
     )
 
 
+def is_passing(error):
+    """Whether another try may help."""
+    return error.retriable() or error.code() in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._TRANSPORT)
+
+
+def watermarks(consumer, partition):
+    """First and next offset; a leader that has just moved is asked for again, as a consumer does by itself."""
+    until = time.monotonic() + PARTITIONS_TIMEOUT_SECONDS
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=PARTITIONS_TIMEOUT_SECONDS)
+        except KafkaException as exception:
+            if not is_passing(exception.args[0]) or time.monotonic() > until:
+                raise
+            consumer.list_topics(partition.topic, timeout=PARTITIONS_TIMEOUT_SECONDS)
+            time.sleep(0.2)
+
+
 def read_all(arguments):
     topic = arguments.topic
     consumer = Consumer({**reached(arguments), "group.id": "check", "enable.auto.commit": False})
     metadata = consumer.list_topics(topic, timeout=PARTITIONS_TIMEOUT_SECONDS).topics[topic]
     ends = {}
     for partition in metadata.partitions:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), timeout=PARTITIONS_TIMEOUT_SECONDS
-        )
+        low, high = watermarks(consumer, TopicPartition(topic, partition))
         if high > low:
             ends[partition] = high
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
     found, until = collections.defaultdict(list), time.monotonic() + READ_TIMEOUT_SECONDS
     while ends and time.monotonic() < until:
         message = consumer.poll(0.5)
-        if message is None:
-            continue
-        if message.error():
-            if message.error().code() == KafkaError._PARTITION_EOF:
-                continue
+        if message is None or message.error():
             continue
         found[message.partition()].append(int(message.value()))
         if message.offset() + 1 >= ends.get(message.partition(), 0):
