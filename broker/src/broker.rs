@@ -540,6 +540,10 @@ impl Start<'_> {
             let partitions = context.replicas.partitions();
             let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
             metrics.partitions.set(count(partitions.len()));
+            let (open, oldest_ms) = context.transactions.open();
+            metrics.transactions_open.set(count(open));
+            let age_ms = oldest_ms.map_or(0, |begun_ms| BrokerContext::now_ms() - begun_ms);
+            metrics.transaction_age_ms_max.set(age_ms.max(0));
             metrics.leaders.set(count(partitions.iter().filter(|partition| partition.is_leader()).count()));
             metrics.encode()
         });
