@@ -555,6 +555,10 @@ impl Start<'_> {
         self.context.options.status.add_metrics(move || {
             let metrics = &context.metrics;
             metrics.metadata_index.set(context.image.index());
+            let (open, oldest_ms) = context.transactions.open();
+            metrics.transactions_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+            let age_ms = oldest_ms.map_or(0, |begun_ms| BrokerContext::now_ms() - begun_ms);
+            metrics.transaction_age_ms_max.set(age_ms.max(0));
             metrics.encode()
         });
     }

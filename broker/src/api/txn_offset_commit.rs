@@ -76,7 +76,12 @@ async fn commit(
             add: version >= ADDS_FROM,
         };
         if let Err(error) = context.transactions.admit_offsets(&replica, &question).await {
-            return refused(&commit, error_for_txn_offset_commit(error, version));
+            let error = match error {
+                // Of the group's partition: its coordinator is elsewhere by now.
+                ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+                error => error_for_txn_offset_commit(error, version),
+            };
+            return refused(&commit, error);
         }
     }
     let Reply::OffsetCommit(results) = context.groups.submit(Command::OffsetCommit(commit)).await else {

@@ -68,6 +68,10 @@ pub struct Metrics {
     pub fenced: Gauge,
     /// Last metadata index applied.
     pub metadata_index: Gauge<i64>,
+    /// Transactions open at the coordinators of this broker, set when scraped.
+    pub transactions_open: Gauge,
+    /// How long the oldest of them has been open, in milliseconds.
+    pub transaction_age_ms_max: Gauge,
     /// Client connections open now.
     pub connections: Gauge,
     /// When the broker could first serve, seconds after the process started.
@@ -127,6 +131,12 @@ impl Metrics {
         };
         let fenced = gauge("broker_fenced", "1 while the controller has this broker fenced");
         let metadata_index = gauge("metadata_index", "Last index of the metadata log applied on this node");
+        let transactions_open =
+            gauge("transactions_open", "Transactions open at the coordinators of this node");
+        let transaction_age_ms_max = gauge(
+            "transaction_age_ms_max",
+            "Milliseconds since the oldest transaction open at the coordinators of this node was begun",
+        );
         let connections = gauge("connections", "Client connections open now");
         let start_seconds = Gauge::<f64, AtomicU64>::default();
         registry.register(
@@ -145,6 +155,8 @@ impl Metrics {
             failed_fetches,
             fenced,
             metadata_index,
+            transactions_open,
+            transaction_age_ms_max,
             connections,
             start_seconds,
         }

@@ -205,6 +205,24 @@ impl TransactionService {
         self.shards.read().values().map(|shard| shard.query(&read)).collect()
     }
 
+    /// How many transactions are open, and when the oldest was begun, milliseconds since the Unix epoch.
+    pub(crate) fn open(&self) -> (usize, Option<i64>) {
+        let shards: Vec<Arc<Shard>> = self.shards.read().values().cloned().collect();
+        let of_shard = |shard: Arc<Shard>| {
+            let begun = |machine: &TransactionCoordinator| {
+                let starts = machine.durable().open().map(|open| open.start_ms);
+                Ok(starts.fold((0, None), |(count, oldest): (usize, Option<i64>), start_ms| {
+                    (count + 1, Some(oldest.map_or(start_ms, |oldest| oldest.min(start_ms))))
+                }))
+            };
+            // A coordinator that is being loaded knows nothing yet.
+            shard.query(begun).unwrap_or_default()
+        };
+        shards.into_iter().map(of_shard).fold((0, None), |(count, oldest), (more, begun)| {
+            (count + more, oldest.into_iter().chain(begun).min())
+        })
+    }
+
     fn shard_of(&self, transactional_id: &str) -> Result<Arc<Shard>, ErrorCode> {
         if transactional_id.is_empty() {
             return Err(ErrorCode::InvalidRequest);

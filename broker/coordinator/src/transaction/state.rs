@@ -187,6 +187,11 @@ impl DurableState {
         self.transactions.len()
     }
 
+    /// Open transactions, but those that have no timeout.
+    pub fn open(&self) -> impl Iterator<Item = &TransactionMetadata> {
+        self.deadlines.iter().filter_map(|(_, id)| self.transactions.get(id))
+    }
+
     /// Open transactions whose time is up, the oldest first.
     pub(crate) fn timed_out(&self, wall_ms: i64) -> impl Iterator<Item = &Text> {
         self.deadlines.iter().take_while(move |(deadline_ms, _)| *deadline_ms < wall_ms).map(|(_, id)| id)
