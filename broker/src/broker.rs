@@ -548,6 +548,9 @@ impl Start<'_> {
     }
 
     fn publish_metrics(&self) {
+        let groups = Arc::clone(&self.context.groups);
+        self.tasks.spawn(Arc::clone(&groups).watch_lag(self.stop.child_token()));
+        self.context.options.status.add_metrics(move || groups.lag_page());
         let context = Arc::clone(self.context);
         context.metrics.watch(Arc::clone(&context.replicas));
         self.context.options.status.add_metrics(move || context.telemetry.page());

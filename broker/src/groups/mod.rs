@@ -3,9 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `shard` | one partition's machine: steps, appends, replies, timers |
+//! | `lag` | how far groups are behind, for Prometheus |
 //! | `loading` | reading the partition's log into the machine before it answers |
 //! | `topics` | what the machines are told of topics and of groups' configs |
 
+mod lag;
 mod loading;
 mod shard;
 #[cfg(test)]
@@ -56,6 +58,7 @@ pub struct GroupService {
     /// Partitions of the offsets topic in the last image; 0: it does not exist yet.
     partitions: Mutex<i32>,
     view: Mutex<ClusterView>,
+    lag: lag::Lag,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -74,6 +77,7 @@ impl GroupService {
             shards: RwLock::default(),
             partitions: Mutex::new(0),
             view: Mutex::default(),
+            lag: lag::Lag::default(),
             tasks,
             stopping,
         })
