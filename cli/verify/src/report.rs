@@ -129,7 +129,7 @@ pub struct Report {
     pub duration_us: u64,
     /// Numbers.
     pub counts: Counts,
-    /// The longest waits for an acknowledgement, the longest first.
+    /// The longest waits for an acknowledgement, one of a partition, the longest first.
     pub longest_waits: Vec<Wait>,
     /// By invariant.
     pub verdicts: Vec<Verdict>,
