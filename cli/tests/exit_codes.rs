@@ -193,3 +193,35 @@ fn a_server_without_a_file_is_told_by_the_environment() {
     assert!(message.starts_with("error: process.roles: is missing"), "{message}");
     assert!(message.contains("hint: name a property file with --config, or set properties as"), "{message}");
 }
+
+#[test]
+fn a_history_is_judged_by_the_exit_code() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let history = |runs: &str| {
+        [
+            r#"{"e":"history","version":1,"topics":[{"name":"t","partitions":1}],"idempotent":true,"transactions":false,"seed":1,"started_ms":0}"#,
+            r#"{"e":"reader","r":0,"committed":false}"#,
+            r#"{"e":"send","t":1,"op":0,"w":0,"p":0,"n":0,"c":2}"#,
+            r#"{"e":"sent","t":2,"op":0,"o":0}"#,
+            &format!(r#"{{"e":"poll","s":3,"t":4,"r":0,"p":0,"from":0,"next":2,"hw":2,"epoch":0,"runs":{runs}}}"#),
+            r#"{"e":"final","t":5,"ends":[2]}"#,
+            "",
+        ]
+        .join("\n")
+    };
+    let sound = written(directory.path(), "sound", &history("[[0,0,0,2]]"));
+    let output = ottla(&["verify", "check", &sound]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report = directory.path().join("report.json").display().to_string();
+    let broken = written(directory.path(), "broken", &history("[[0,0,0,1]]"));
+    let output = ottla(&["verify", "check", &broken, "--report", &report]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("REFUTED   no acknowledged record is lost: once"));
+    let report = std::fs::read_to_string(report).expect("a report");
+    assert!(report.contains("\"held\": false") && report.contains("\"no_loss\""), "{report}");
+    let nonsense = written(directory.path(), "nonsense", "hello\n");
+    let output = ottla(&["verify", "check", &nonsense]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("line 1"), "{}", text(&output.stderr));
+    assert_eq!(ottla(&["verify", "--duration", "1s", "--records", "5"]).status.code(), Some(2));
+}

@@ -129,7 +129,7 @@ pub struct Report {
     pub duration_us: u64,
     /// Numbers.
     pub counts: Counts,
-    /// The longest waits for an acknowledgement, the longest first.
+    /// The longest waits for an acknowledgement, one of a partition, the longest first.
     pub longest_waits: Vec<Wait>,
     /// By invariant.
     pub verdicts: Vec<Verdict>,
@@ -175,7 +175,11 @@ impl Report {
             };
             let _ = write!(text, "{word:<10}{}", verdict.invariant.sentence());
             if verdict.state == State::Refuted {
-                let _ = write!(text, ": {} times", verdict.violations);
+                let times = match verdict.violations {
+                    1 => "once".to_owned(),
+                    many => format!("{many} times"),
+                };
+                let _ = write!(text, ": {times}");
             }
             text.push('\n');
             for example in &verdict.examples {

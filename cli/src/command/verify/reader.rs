@@ -11,7 +11,7 @@ use ottla_wire::messages::{FetchRequest, fetch_request, fetch_response};
 use ottla_wire::text::Text;
 
 use super::payload::Name;
-use super::run::Run;
+use super::run::{Run, deadline};
 use crate::client::ClientError;
 use crate::client::cluster::{Cluster, RETRY_PAUSE};
 use crate::client::fetcher;
@@ -195,11 +195,11 @@ pub(super) async fn ends(run: &Run) -> Result<Vec<i64>, ClientError> {
     let mut cluster = run.cluster();
     let places = (0..run.partitions()).map(|partition| run.place(partition));
     let wanted: BTreeMap<_, _> = places.map(|(topic, index)| ((Arc::from(topic), index), LATEST)).collect();
-    cluster.refresh_until(&run.plan.topics, run.deadline()).await?;
-    let deadline = run.deadline();
+    cluster.refresh_until(&run.plan.topics, deadline()).await?;
+    let until = deadline();
     let found = loop {
         match offsets::list(&mut cluster, &wanted, false).await {
-            Err(error) if error.is_retriable() && Instant::now() < deadline => {}
+            Err(error) if error.is_retriable() && Instant::now() < until => {}
             other => break other?,
         }
     };

@@ -77,11 +77,6 @@ impl Run {
         Cluster::new(self.bootstrap.clone(), REQUEST_TIMEOUT)
     }
 
-    /// Until when something that begins now is tried.
-    pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + DELIVERY_TIMEOUT
-    }
-
     /// Whether writers go on.
     pub(super) fn is_writing(&self) -> bool {
         !self.stopped.get()
@@ -125,6 +120,11 @@ impl Run {
     pub(super) fn partitions(&self) -> u32 {
         self.plan.partitions.saturating_mul(u32::try_from(self.plan.topics.len()).unwrap_or(1))
     }
+}
+
+/// Until when something that begins now is tried.
+pub(super) fn deadline() -> Instant {
+    Instant::now() + DELIVERY_TIMEOUT
 }
 
 /// Keeps a task at its share of the rate.

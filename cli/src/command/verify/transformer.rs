@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::payload::Name;
 use super::reader::{Lane, Runs, end_of};
-use super::run::{Dice, Run};
+use super::run::{Dice, Run, deadline};
 use super::writer::{Choice, TRANSACTION_TIMEOUT_MS, end, send};
 use crate::client::ClientError;
 use crate::client::cluster::Cluster;
@@ -59,9 +59,9 @@ impl<'a> Transformer<'a> {
         let id = format!("ottla-verify-{:016x}-t{}", run.plan.seed, self.id);
         let mut producer = Transactional::new(run.cluster(), id, TRANSACTION_TIMEOUT_MS);
         let mut consumer = run.cluster();
-        producer.cluster.refresh_until(&run.plan.topics, run.deadline()).await?;
-        consumer.refresh_until(&run.plan.topics, run.deadline()).await?;
-        producer.init(run.deadline()).await?;
+        producer.cluster.refresh_until(&run.plan.topics, deadline()).await?;
+        consumer.refresh_until(&run.plan.topics, deadline()).await?;
+        producer.init(deadline()).await?;
         while !self.is_done() {
             if run.gives_up() {
                 return Ok(false);
@@ -123,7 +123,7 @@ impl<'a> Transformer<'a> {
         }
         if is_sound {
             let topic = run.place(0).0;
-            let moved = producer.commit_offsets(&self.group, topic, &offsets, run.deadline()).await;
+            let moved = producer.commit_offsets(&self.group, topic, &offsets, deadline()).await;
             if let Err(error) = moved {
                 is_sound = false;
                 run.recorder.note(format!("transaction {x}: {error}"));
@@ -143,7 +143,7 @@ impl<'a> Transformer<'a> {
     async fn go_back(&mut self, producer: &mut Transactional) -> Result<(), ClientError> {
         let run = self.run;
         let indexes: Vec<i32> = self.lanes.keys().copied().collect();
-        let committed = producer.committed(&self.group, run.place(0).0, &indexes, run.deadline()).await?;
+        let committed = producer.committed(&self.group, run.place(0).0, &indexes, deadline()).await?;
         for (index, lane) in &mut self.lanes {
             let start = u32::try_from(*index).ok().and_then(|at| end_of(&run.starts, at)).unwrap_or(0);
             let to = committed.get(index).copied().filter(|offset| *offset >= 0).unwrap_or(start);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use ottla_verify::{Event, Outcome};
 
 use super::payload::Name;
-use super::run::{Dice, Pace, Run};
+use super::run::{Dice, Pace, Run, deadline};
 use crate::client::ClientError;
 use crate::client::batch::{self, Fate, PRODUCE_VERSION, Target};
 use crate::client::cluster::RETRY_PAUSE;
@@ -72,8 +72,8 @@ pub(super) async fn write_lane(run: &Run, writer: u32, partition: u32) -> Result
     let mut cluster = run.cluster();
     let mut dice = Dice::new(run.plan.seed, u64::from(writer) << 32 | u64::from(partition));
     let mut pace = Pace::new(run.plan.rate, run.plan.producers * run.plan.partitions);
-    cluster.refresh_until(&[topic.to_owned()], run.deadline()).await?;
-    let mut producer = batch::producer_id(&mut cluster, run.deadline()).await?;
+    cluster.refresh_until(&[topic.to_owned()], deadline()).await?;
+    let mut producer = batch::producer_id(&mut cluster, deadline()).await?;
     let mut sequence = 0;
     let mut number = 0;
     while run.is_writing() {
@@ -93,7 +93,7 @@ pub(super) async fn write_lane(run: &Run, writer: u32, partition: u32) -> Result
                     transactional_id: None,
                     version: PRODUCE_VERSION,
                 };
-                batch::send(&mut cluster, target, &batch, run.deadline()).await
+                batch::send(&mut cluster, target, &batch, deadline()).await
             }
             Err(error) => Fate::Refused(too_large(topic, &error)),
         };
@@ -102,7 +102,7 @@ pub(super) async fn write_lane(run: &Run, writer: u32, partition: u32) -> Result
         } else {
             // The sequence of what may or may not be written cannot be gone on with.
             tokio::time::sleep(RETRY_PAUSE).await;
-            producer = batch::producer_id(&mut cluster, run.deadline()).await?;
+            producer = batch::producer_id(&mut cluster, deadline()).await?;
             sequence = 0;
         }
         pace.wait(count, run).await;
@@ -125,8 +125,8 @@ pub(super) async fn write_transactions(run: &Run, writer: u32) -> Result<(), Cli
     let mut dice = Dice::new(run.plan.seed, u64::from(writer));
     let mut pace = Pace::new(run.plan.rate, run.plan.producers);
     let mut producer = Transactional::new(run.cluster(), id, TRANSACTION_TIMEOUT_MS);
-    producer.cluster.refresh_until(&[topic.to_owned()], run.deadline()).await?;
-    producer.init(run.deadline()).await?;
+    producer.cluster.refresh_until(&[topic.to_owned()], deadline()).await?;
+    producer.init(deadline()).await?;
     let mut numbers: HashMap<u32, u64> = HashMap::new();
     while run.is_writing() {
         let x = run.recorder.next_id();
@@ -179,7 +179,7 @@ pub(super) async fn send(
     let fate = match run.maker.batch(name, count, producer.producer(), sequence, true) {
         Ok(batch) => {
             let records = i32::try_from(count).unwrap_or(i32::MAX);
-            producer.send((topic, index), &batch, records, run.deadline()).await
+            producer.send((topic, index), &batch, records, deadline()).await
         }
         Err(error) => Fate::Refused(too_large(topic, &error)),
     };
@@ -211,7 +211,7 @@ pub(super) async fn end(
     } else {
         let commit = choice == Choice::Commit;
         run.recorder.record(&Event::End { t: run.recorder.now(), x, commit });
-        let ended = producer.end(commit, run.deadline()).await;
+        let ended = producer.end(commit, deadline()).await;
         if let Ended::Refused(error) | Ended::Unknown(error) = &ended {
             is_sound = false;
             run.recorder.note(format!("transaction {x}: {error}"));
@@ -224,7 +224,7 @@ pub(super) async fn end(
     };
     run.recorder.record(&Event::Ended { t: run.recorder.now(), x, outcome });
     if !is_sound {
-        producer.init(run.deadline()).await?;
+        producer.init(deadline()).await?;
     }
     Ok(outcome == Outcome::Committed)
 }
