@@ -539,7 +539,10 @@ impl Start<'_> {
 
     fn publish_metrics(&self) {
         let context = Arc::clone(self.context);
-        self.context.options.status.add_metrics(move || context.telemetry.page());
+        self.context
+            .options
+            .status
+            .add_metrics(move || context.telemetry.page(context.grant.clock().monotonic_ms()));
         let context = Arc::clone(self.context);
         self.context.options.status.add_metrics(move || {
             let metrics = &context.metrics;
