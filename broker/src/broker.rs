@@ -553,7 +553,10 @@ impl Start<'_> {
         self.context.options.status.add_metrics(move || groups.lag_page());
         let context = Arc::clone(self.context);
         context.metrics.watch(Arc::clone(&context.replicas));
-        self.context.options.status.add_metrics(move || context.telemetry.page());
+        self.context
+            .options
+            .status
+            .add_metrics(move || context.telemetry.page(context.grant.clock().monotonic_ms()));
         let context = Arc::clone(self.context);
         self.context.options.status.add_metrics(move || {
             let metrics = &context.metrics;

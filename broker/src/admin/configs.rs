@@ -94,7 +94,8 @@ impl AdminService {
             }
             ConfigScope::Cluster => config::describe_cluster_default(&image),
             ConfigScope::Group => config::describe_group(&image, &self.properties, name),
-            ConfigScope::ClientMetrics | ConfigScope::Unspecified => {
+            ConfigScope::ClientMetrics => config::describe_client_metrics(&image, name),
+            ConfigScope::Unspecified => {
                 return Err(status(
                     Code::InvalidArgument,
                     ErrorCode::InvalidRequest,

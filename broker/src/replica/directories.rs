@@ -62,6 +62,8 @@ pub struct Directories {
     previous_broker_epoch: i64,
     /// Replicas that were on their way into a directory when the last process ended.
     interrupted_moves: Mutex<Vec<(PartitionId, PathBuf)>>,
+    /// Where replicas are to be made that are not here yet (KIP-113).
+    preferred: Mutex<HashMap<(String, i32), Arc<LogDir>>>,
     /// Every directory of `log.dirs` could be opened.
     is_complete: bool,
 }
@@ -83,6 +85,7 @@ impl Directories {
             previous_broker_epoch: -1,
             is_complete: true,
             interrupted_moves: Mutex::default(),
+            preferred: Mutex::default(),
         };
         let mut found = HashMap::new();
         let mut failures = Vec::new();
@@ -176,8 +179,11 @@ impl Directories {
         let is_open = |dir: &&Arc<LogDir>| !dir.is_offline();
         let has_open = self.all.iter().any(|dir| is_open(&dir) && !dir.is_cordoned());
         let usable = self.all.iter().filter(|dir| is_open(dir) && !(has_open && dir.is_cordoned()));
-        let Some(log_dir) =
-            usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)).or(self.all.first())
+        let preferred = self.preferred.lock().remove(&(topic.to_owned(), id.index));
+        let preferred = preferred.as_ref().filter(|dir| !dir.is_offline());
+        let Some(log_dir) = preferred
+            .or_else(|| usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)))
+            .or(self.all.first())
         else {
             return (None, Self::without_directory());
         };
@@ -218,6 +224,14 @@ impl Directories {
     /// A replica that lies where nothing can be read.
     pub(crate) fn without_directory() -> Arc<LogDir> {
         LogDir::new(PathBuf::new())
+    }
+
+    /// A replica that may come is to be made there.
+    pub(crate) fn prefer(&self, topic: &str, index: i32, log_dir: &Arc<LogDir>) {
+        let mut preferred = self.preferred.lock();
+        if preferred.len() < PREFERRED_MAX {
+            preferred.insert((topic.to_owned(), index), Arc::clone(log_dir));
+        }
     }
 
     /// Takes out what was on its way, and where to.
@@ -268,6 +282,9 @@ impl Directories {
         }
     }
 }
+/// Replicas that are not here and of which a place is remembered; more are made where there is most room.
+const PREFERRED_MAX: usize = 10_000;
+
 /// Ids up to this one name no directory: not assigned, lost, being moved.
 const UNNAMED_MAX: u128 = 2;
 

@@ -187,6 +187,13 @@ impl ReplicaManager {
         set(&own).or_else(|| set("")).and_then(|text| parse(text.trim()))
     }
 
+    /// `num.replica.alter.log.dirs.threads`: one for each directory unless it is set.
+    pub(crate) fn move_threads(&self) -> usize {
+        let threads = config::get_i32(&self.properties, "num.replica.alter.log.dirs.threads");
+        let threads = usize::try_from(threads).unwrap_or(0);
+        if threads > 0 { threads } else { self.directories.all().len().max(1) }
+    }
+
     /// Where a consumer of a rack had better read (KIP-392); -1: here, which it is also for leaders of the same rack.
     pub(crate) fn preferred_read_replica(&self, partition: &Partition, rack: &str, offset: i64) -> i32 {
         if rack.is_empty() || !self.selects_by_rack || !partition.is_leader() {

@@ -251,7 +251,11 @@ impl ReplicaManager {
         if target.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let partition = self.by_name(topic, index).ok_or(ErrorCode::ReplicaNotAvailable)?;
+        let Some(partition) = self.by_name(topic, index) else {
+            // It may be on its way to this broker: then it is made there.
+            self.directories().prefer(topic, index, target);
+            return Err(ErrorCode::ReplicaNotAvailable);
+        };
         if partition.begin_move(target)? {
             self.shared().move_queue.put(partition.id(), ());
         }
@@ -351,7 +355,7 @@ fn wait_for_rate(bytes: u64, bytes_per_second: u64, stop: &CancellationToken) {
 /// Makes the copies that are asked for, `num.replica.alter.log.dirs.threads` at a time, until `stop`.
 pub(crate) fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &CancellationToken) {
     let (manager, stop) = (Arc::clone(manager), stop.clone());
-    let threads = manager.directories().all().len().max(1);
+    let threads = manager.move_threads();
     let tasks = tracker.clone();
     tracker.spawn(async move {
         let permits = Arc::new(tokio::sync::Semaphore::new(threads));

@@ -141,7 +141,14 @@ fn moves_that_cannot_be_are_refused() {
         node.manager.move_replica(topic, index, path.to_str().unwrap())
     };
     assert_eq!(moved(TOPIC, 0, std::path::Path::new("/no/such")), Err(ErrorCode::LogDirNotFound));
-    assert_eq!(moved(TOPIC, 9, node.other()), Err(ErrorCode::ReplicaNotAvailable));
+    assert_eq!(moved(TOPIC, 1, node.other()), Err(ErrorCode::ReplicaNotAvailable));
+    let preferred = node.other().clone();
+    node.manager.apply_image(&image(1, 2, 1, (5, 1), &[1]), None);
+    assert_eq!(
+        node.manager.by_name(TOPIC, 1).unwrap().log_dir().path(),
+        preferred,
+        "it is made where it is to be"
+    );
     assert_eq!(moved(TOPIC, 0, &own), Ok(()));
     assert_eq!(node.partition().held().len(), 1, "it is there already");
     assert_eq!(moved(TOPIC, 0, node.other()), Ok(()));

@@ -39,10 +39,12 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let mut offline_seen = BTreeSet::new();
+    // The image in which every replica was where it is.
+    let mut settled_index = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = manager.shared().placement_changed.notified() => {}
+            () = manager.shared().placement_changed.notified() => settled_index = None,
             () = tokio::time::sleep(CHECK_PAUSE) => {}
         }
         let directories = manager.directories();
@@ -69,20 +71,23 @@ pub(crate) async fn run(
             }
             is_new
         });
-        if directories.all().len() > 1 {
-            tokio::select! {
+        let index = manager.image().index();
+        if directories.all().len() > 1 && settled_index != Some(index) {
+            let is_settled = tokio::select! {
                 () = stop.cancelled() => return,
-                () = tell_places(&manager, &client) => {}
-            }
+                is_settled = tell_places(&manager, &client) => is_settled,
+            };
+            settled_index = is_settled.then_some(index);
         }
     }
 }
 
-/// Tells where replicas lie that the image has elsewhere. What is refused is told again in the next round.
-async fn tell_places(manager: &ReplicaManager, client: &ControllerClient) {
+/// Tells where replicas lie that the image has elsewhere; true: it has none so. What is refused is told again in the next
+/// round.
+async fn tell_places(manager: &ReplicaManager, client: &ControllerClient) -> bool {
     let assignments = misplaced(manager);
     if assignments.is_empty() {
-        return;
+        return true;
     }
     let command = proto::AssignReplicasToDirectories {
         broker_id: manager.shared().options.broker_id,
@@ -98,6 +103,7 @@ async fn tell_places(manager: &ReplicaManager, client: &ControllerClient) {
         }
         Err(error) => tracing::debug!(%error, "the places of replicas could not be told"),
     }
+    false
 }
 
 fn misplaced(manager: &ReplicaManager) -> Vec<proto::DirectoryAssignment> {

@@ -29,6 +29,8 @@ use subscriptions::{Subscription, Subscriptions};
 const CLIENTS_MAX: usize = 2_000;
 /// Clients that the metrics page shows.
 const CLIENTS_SHOWN_MAX: usize = 200;
+/// A client that has missed so many pushes is taken to be gone.
+const MISSED_PUSHES_MAX: u64 = 3;
 /// A push may grow by this factor when it is decompressed.
 const DECOMPRESSION_FACTOR_MAX: usize = 16;
 /// What clients may compress with, the best first: Zstandard, LZ4, gzip, Snappy.
@@ -196,14 +198,18 @@ impl Telemetry {
     }
 
     /// What came, as Prometheus reads it; of clients that are gone nothing.
-    pub(crate) fn page(&self) -> String {
+    pub(crate) fn page(&self, now_ms: u64) -> String {
         let state = self.state.lock();
         let mut text = String::from(
             "# HELP ottla_client_metric Last value of a metric that a client pushed, by its own name.\n\
              # TYPE ottla_client_metric gauge\n",
         );
-        let mut shown: Vec<_> =
-            state.instances.iter().filter(|(_, one)| !one.is_terminating && !one.series.is_empty()).collect();
+        let is_here = |one: &Instance| {
+            let silent_ms = now_ms.saturating_sub(one.last_seen_ms());
+            !one.is_terminating && silent_ms <= one.interval_ms().saturating_mul(MISSED_PUSHES_MAX)
+        };
+        let shown = state.instances.iter().filter(|(_, one)| is_here(one) && !one.series.is_empty());
+        let mut shown: Vec<_> = shown.collect();
         shown.sort_by_key(|(id, one)| (std::cmp::Reverse(one.last_seen_ms()), **id));
         for (id, instance) in shown.into_iter().take(CLIENTS_SHOWN_MAX) {
             let client = received::escaped(&instance.attributes.client_id);

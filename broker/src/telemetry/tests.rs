@@ -98,13 +98,14 @@ fn what_came_is_shown_and_differences_are_added_up() {
         let bytes = received::sum_of("sent", 2.5, Some(1));
         telemetry.push(&image, push(&told), client("c\"1"), &bytes, at).unwrap();
     }
-    let page = telemetry.page();
+    let page = telemetry.page(5_000);
     let line = format!(
         "ottla_client_metric{{client_id=\"c\\\"1\",client_instance_id=\"{}\",metric=\"sent\",\
          attribute_node_id=\"a\\\"b\"}} 5\n",
         told.instance
     );
     assert!(page.contains(&line), "{page}");
+    assert!(!telemetry.page(5_001).contains("sent"), "three pushes were missed");
 }
 
 #[test]

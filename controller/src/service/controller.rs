@@ -29,6 +29,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// Replies to heartbeats that wait for a slow broker.
 const REPLIES_MAX: usize = 64;
 
+/// How often, and after what pause, a question after the quorum looks for members that catch up.
+const CATCH_UP_LOOKS: usize = 10;
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
+
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ControllerService {
@@ -220,7 +224,18 @@ impl proto::controller_server::Controller for ControllerService {
         &self,
         _: Request<proto::DescribeQuorumRequest>,
     ) -> Result<Response<proto::DescribeQuorumReply>, Status> {
-        Ok(Response::new(describe_quorum(&self.raft, self.leadership.leader())))
+        // Whoever gets what the log has now within a moment has caught up: under load nobody ever has all of it.
+        let asked_end = position(self.raft.metrics().borrow_watched().last_log_index);
+        for _ in 0..CATCH_UP_LOOKS {
+            let reply = describe_quorum(&self.raft, self.leadership.leader(), asked_end);
+            let is_late =
+                |voter: &proto::QuorumMember| voter.last_fetch_ms >= 0 && voter.last_caught_up_ms < 0;
+            if !self.raft.is_leader() || !reply.voters.iter().any(is_late) {
+                return Ok(Response::new(reply));
+            }
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+        }
+        Ok(Response::new(describe_quorum(&self.raft, self.leadership.leader(), asked_end)))
     }
 }
 
@@ -228,7 +243,8 @@ fn position(index: Option<u64>) -> i64 {
     index.map_or(-1, |index| i64::try_from(index).unwrap_or(i64::MAX))
 }
 
-fn describe_quorum(raft: &Raft, leader: Option<Leader>) -> proto::DescribeQuorumReply {
+/// `asked_end`: who has the log up to there counts as caught up.
+fn describe_quorum(raft: &Raft, leader: Option<Leader>, asked_end: i64) -> proto::DescribeQuorumReply {
     let metrics = raft.metrics().borrow_watched().clone();
     let own_end = position(metrics.last_log_index);
     let membership = metrics.membership_config.membership();
@@ -248,7 +264,7 @@ fn describe_quorum(raft: &Raft, leader: Option<Leader>) -> proto::DescribeQuorum
             .and_then(Option::as_ref)
             .map(|at| crate::now_ms() - i64::try_from(at.elapsed().as_millis()).unwrap_or(0));
         let fetched_ms = if is_own { crate::now_ms() } else { heard.unwrap_or(-1) };
-        let is_behind = end.is_none_or(|end| end < own_end);
+        let is_behind = end.is_none_or(|end| end < asked_end);
         proto::QuorumMember {
             node_id: id.node_id,
             incarnation: bytes::Bytes::copy_from_slice(&id.incarnation.to_be_bytes()),
