@@ -94,18 +94,18 @@ fn the_survivor_of_a_lost_quorum_goes_on_leading() {
         for id in &others {
             cluster.node(*id).unwrap().kill().unwrap();
         }
-        std::thread::sleep(Duration::from_millis(2_000));
+        std::thread::sleep(Duration::from_secs(2));
         for id in &others {
             cluster.node(*id).unwrap().start().unwrap();
         }
         cluster.await_brokers(3).unwrap();
-        std::thread::sleep(Duration::from_millis(1_000));
+        std::thread::sleep(Duration::from_secs(1));
         let now = cluster.partition(&topic, 0).unwrap();
         assert_eq!(
             (&now["leader"], &now["leader_epoch"]),
             (&survivor.into(), &epoch),
             "{now}\n{}",
-            cluster.nodes.iter().map(|n| n.log()).collect::<String>()
+            cluster.nodes.iter().map(ottla_tests::Node::log).collect::<String>()
         );
         assert_eq!(values(&cluster, &topic), before);
     }

@@ -44,7 +44,7 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let Some(reading) = parse(&read("stat"), &read("statm")) else { return Ok(()) };
-        let open = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count());
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let cpu = encoder.encode_descriptor(
             "process_cpu_seconds",
             "User and system time of this process",
