@@ -22,6 +22,7 @@ use ottla_wire::text::Text;
 use super::produce_transactional::{Questions, Verified};
 use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
+use crate::internal_topics::is_internal;
 use crate::quotas::QuotaKind;
 use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waiter};
 
@@ -163,6 +164,10 @@ impl Append<'_> {
         } else {
             replicas.topic_by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition)
         };
+        // What coordinators write there nobody else may.
+        let known = known.and_then(|topic| {
+            if is_internal(topic.name()) { Err(ErrorCode::InvalidTopicException) } else { Ok(topic) }
+        });
         let partition_responses = partition_data
             .into_iter()
             .enumerate()
