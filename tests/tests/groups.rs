@@ -20,7 +20,7 @@ fn fails(cluster: &Cluster, line: &str, why: &str) {
 }
 
 fn produce(cluster: &Cluster, topic: &str, count: usize) {
-    let input: String = (0..count).map(|n| format!("{n}\n")).collect();
+    let input = (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join("\n") + "\n";
     cluster.ottla_with_input(&["produce", topic, "-"], input.as_bytes()).unwrap().ok().unwrap();
 }
 
