@@ -1,4 +1,4 @@
-//! `ottla verify` on real processes while they are killed, stopped and killed all at once. Ignored by default:
+//! `ottla verify` on real processes while they are killed, stopped and killed all at once. The long ones are ignored by default:
 //! `cargo test -p ottla-tests --test verify_faults -- --ignored --nocapture --test-threads 1`, with a debug or release
 //! `ottla` built before. `OTTLA_FAULT_ROUNDS` says how many faults, `OTTLA_FAULT_SEED` repeats their choice.
 
@@ -242,6 +242,55 @@ fn run(rounds_default: u64, extra: &[&str]) {
     ottla_tests::ottla(&["verify", "check", &history], b"").unwrap().ok().unwrap();
 }
 
+/// Cuts the second half off every log of a node that does not run.
+fn forget_half(node: &ottla_tests::Node) -> usize {
+    let mut cut = 0;
+    for entry in std::fs::read_dir(node.data_directory()).unwrap() {
+        let directory = entry.unwrap().path();
+        let is_ours =
+            directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ottla-verify"));
+        let log = directory.join("00000000000000000000.log");
+        if is_ours && log.exists() {
+            let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+            let length = file.metadata().unwrap().len();
+            file.set_len(length / 2).unwrap();
+            cut += usize::from(length > 1);
+        }
+    }
+    cut
+}
+
+/// It must be able to fail: a broker that comes back without half of what it had acknowledged is refuted.
+#[test]
+fn verify_refutes_a_broker_that_forgets() {
+    let mut cluster = Cluster::start(1, &[]).unwrap();
+    let mut verify = Verify::start(&cluster, 1, &["--partitions", "2", "--rate", "500"]);
+    eventually(Duration::from_secs(60), "a hundred batches are acknowledged", || {
+        let history = std::fs::read_to_string(&verify.history).unwrap_or_default();
+        Ok((history.matches(r#""e":"sent""#).count() > 100).then_some(()))
+    })
+    .unwrap();
+    cluster.nodes[0].kill().unwrap();
+    assert!(forget_half(&cluster.nodes[0]) > 0, "nothing was there to be forgotten");
+    cluster.nodes[0].start().unwrap();
+    cluster.await_brokers(1).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let status = verify.finish();
+    let said = std::fs::read_to_string(cluster.directory().join("verify.log")).unwrap_or_default();
+    assert_eq!(status.code(), Some(1), "{said}");
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&verify.report).unwrap()).unwrap();
+    let is_refuted = |name: &str| {
+        report["verdicts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["invariant"] == name && one["state"] == "refuted")
+    };
+    assert!(is_refuted("no_loss"), "{said}");
+    assert!(is_refuted("watermark_monotone"), "{said}");
+}
+
 /// S-L01 with three brokers, I25, I37, I41: kills, pauses and kills of all at once under writers and readers: nothing is lost, doubled or torn.
 #[test]
 #[ignore = "long"]
@@ -249,9 +298,23 @@ fn verify_holds_while_brokers_are_killed_and_paused() {
     run(20, &["--rate", "600"]);
 }
 
+/// The same with writers that give up soon: many outcomes are unknown, and what they gave up may land late.
+#[test]
+#[ignore = "long"]
+fn verify_holds_when_writers_give_up_while_brokers_are_killed_and_paused() {
+    run(20, &["--rate", "600", "--delivery-timeout", "300ms"]);
+}
+
 /// The same with transactions that consume, transform and produce.
 #[test]
 #[ignore = "long"]
 fn transactional_verify_holds_while_brokers_are_killed_and_paused() {
     run(20, &["--transactions", "--rate", "200"]);
+}
+
+/// The same with transactions whose writers give up soon.
+#[test]
+#[ignore = "long"]
+fn transactional_verify_holds_when_writers_give_up_while_brokers_are_killed_and_paused() {
+    run(20, &["--transactions", "--rate", "200", "--delivery-timeout", "300ms"]);
 }

@@ -265,19 +265,9 @@ impl Transactional {
                 Ok(answer) => self.refused("EndTxn", answer.error_code),
                 Err(error) => error,
             };
-            // A coordinator that says "not me" has done nothing; all else may have come after the write.
-            may_be_done |= match &error {
-                ClientError::Refused { code, .. } => {
-                    matches!(code, ErrorCode::UnknownServerError | ErrorCode::RequestTimedOut)
-                }
-                _ => true,
-            };
+            may_be_done |= may_have_ended(&error);
             if let Err(error) = self.pause(error, deadline).await {
-                return if may_be_done || error.is_retriable() {
-                    Ended::Unknown(error)
-                } else {
-                    Ended::Refused(error)
-                };
+                return if may_be_done { Ended::Unknown(error) } else { Ended::Refused(error) };
             }
         }
     }
@@ -388,5 +378,42 @@ impl Transactional {
         }
         tokio::time::sleep(RETRY_PAUSE).await;
         Ok(())
+    }
+}
+
+/// Whether a transaction may be ended although this was the answer. A coordinator whose log did not take the end in time says
+/// that it is not available, or not the coordinator: the end may be in the log all the same.
+fn may_have_ended(error: &ClientError) -> bool {
+    let ClientError::Refused { code, .. } = error else { return true };
+    match code {
+        ErrorCode::ConcurrentTransactions | ErrorCode::CoordinatorLoadInProgress => false,
+        ErrorCode::UnknownServerError => true,
+        code => code.is_retriable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_open_unless_the_coordinator_certainly_did_nothing() {
+        let refused = |code: ErrorCode| ClientError::refused("EndTxn", code.code());
+        for code in [
+            ErrorCode::CoordinatorNotAvailable,
+            ErrorCode::NotCoordinator,
+            ErrorCode::RequestTimedOut,
+            ErrorCode::UnknownServerError,
+        ] {
+            assert!(may_have_ended(&refused(code)), "{code}");
+        }
+        for code in [
+            ErrorCode::ConcurrentTransactions,
+            ErrorCode::ProducerFenced,
+            ErrorCode::InvalidTxnState,
+            ErrorCode::InvalidProducerEpoch,
+        ] {
+            assert!(!may_have_ended(&refused(code)), "{code}");
+        }
     }
 }

@@ -99,6 +99,9 @@ struct Workload {
     /// Most records of a batch
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
+    /// How long to try before the outcome of a write counts as unknown; what comes behind is written all the same
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration, default_value = "120s")]
+    delivery_timeout: Duration,
     /// Write in transactions, and transform what is committed into a second topic exactly once
     #[arg(long)]
     transactions: bool,
@@ -178,6 +181,7 @@ impl Workload {
             record_bytes,
             batch_records: self.batch.min(u32::try_from(fits).unwrap_or(u32::MAX)),
             transactions: self.transactions,
+            delivery_timeout: self.delivery_timeout,
             seed,
         }
     }

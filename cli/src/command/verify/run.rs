@@ -9,8 +9,8 @@ use crate::client::cluster::Cluster;
 
 /// How long an answer may take where nobody holds it back: what stands still is given up and tried elsewhere.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a writer tries to write a batch or to end a transaction before it gives up: Kafka's `delivery.timeout.ms`.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long is tried what a run cannot do without: to find out who leads, to begin as a producer.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Longest sleep of a writer: it looks whether it shall stop.
 const NAP: Duration = Duration::from_millis(200);
 
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     /// Most records of a batch.
     pub(super) batch_records: u32,
     pub(super) transactions: bool,
+    /// How long a writer tries to write a batch or to end a transaction before it gives up.
+    pub(super) delivery_timeout: Duration,
     pub(super) seed: u64,
 }
 
@@ -75,6 +77,11 @@ impl Run {
     /// A client of its own.
     pub(super) fn cluster(&self) -> Cluster {
         Cluster::new(self.bootstrap.clone(), REQUEST_TIMEOUT)
+    }
+
+    /// Until when a batch or an end that begins now is tried.
+    pub(super) fn delivery(&self) -> Instant {
+        Instant::now() + self.plan.delivery_timeout
     }
 
     /// Whether writers go on.
@@ -124,7 +131,7 @@ impl Run {
 
 /// Until when something that begins now is tried.
 pub(super) fn deadline() -> Instant {
-    Instant::now() + DELIVERY_TIMEOUT
+    Instant::now() + PATIENCE
 }
 
 /// Keeps a task at its share of the rate.

@@ -123,7 +123,7 @@ impl<'a> Transformer<'a> {
         }
         if is_sound {
             let topic = run.place(0).0;
-            let moved = producer.commit_offsets(&self.group, topic, &offsets, deadline()).await;
+            let moved = producer.commit_offsets(&self.group, topic, &offsets, run.delivery()).await;
             if let Err(error) = moved {
                 is_sound = false;
                 run.recorder.note(format!("transaction {x}: {error}"));

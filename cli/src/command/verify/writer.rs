@@ -93,7 +93,7 @@ pub(super) async fn write_lane(run: &Run, writer: u32, partition: u32) -> Result
                     transactional_id: None,
                     version: PRODUCE_VERSION,
                 };
-                batch::send(&mut cluster, target, &batch, deadline()).await
+                batch::send(&mut cluster, target, &batch, run.delivery()).await
             }
             Err(error) => Fate::Refused(too_large(topic, &error)),
         };
@@ -179,7 +179,7 @@ pub(super) async fn send(
     let fate = match run.maker.batch(name, count, producer.producer(), sequence, true) {
         Ok(batch) => {
             let records = i32::try_from(count).unwrap_or(i32::MAX);
-            producer.send((topic, index), &batch, records, deadline()).await
+            producer.send((topic, index), &batch, records, run.delivery()).await
         }
         Err(error) => Fate::Refused(too_large(topic, &error)),
     };
@@ -211,7 +211,7 @@ pub(super) async fn end(
     } else {
         let commit = choice == Choice::Commit;
         run.recorder.record(&Event::End { t: run.recorder.now(), x, commit });
-        let ended = producer.end(commit, deadline()).await;
+        let ended = producer.end(commit, run.delivery()).await;
         if let Ended::Refused(error) | Ended::Unknown(error) = &ended {
             is_sound = false;
             run.recorder.note(format!("transaction {x}: {error}"));
