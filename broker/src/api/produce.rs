@@ -183,10 +183,6 @@ impl Append<'_> {
             let permitted = self.access.topic(Operation::Write, &name);
             permitted.and_then(|()| replicas.topic_by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition))
         };
-        // What coordinators write there nobody else may.
-        let known = known.and_then(|topic| {
-            if is_internal(topic.name()) { Err(ErrorCode::InvalidTopicException) } else { Ok(topic) }
-        });
         let partition_responses = partition_data
             .into_iter()
             .enumerate()
