@@ -26,7 +26,9 @@ pub(crate) struct List {}
 
 /// The arguments.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ottla feature upgrade transaction.version 2")]
+#[command(
+    after_help = "Examples:\n  ottla feature upgrade transaction.version 2\n  ottla feature downgrade transaction.version 1"
+)]
 pub(crate) struct Change {
     /// Name of the feature
     name: String,

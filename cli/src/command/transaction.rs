@@ -49,13 +49,11 @@ pub(crate) struct Describe {
 
 /// The arguments.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:
+#[command(after_help = "Example:
   ottla transaction abort --topic orders --partition 0 --start-offset 1234
 
 Writes an abort marker into the partition, past the coordinator. For a transaction whose coordinator \
-does not know it any more; one that it knows ends by itself when its timeout is over."
-)]
+does not know it any more; one that it knows ends by itself when its timeout is over.")]
 pub(crate) struct Abort {
     /// The topic
     #[arg(long)]
