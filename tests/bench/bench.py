@@ -19,6 +19,7 @@ import time
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+import failures
 from plot import bars
 from servers import Cluster
 
@@ -127,7 +128,10 @@ def start(cluster, options):
     return {"first acknowledged record s": first, "idle CPU %": (cluster.cpu_seconds() - cpu) * 10, "idle memory MiB a node": cluster.resident_mib() / cluster.count}
 
 
-ROWS = {"start": start, "throughput": throughput, "latency": latency}
+ROWS = {
+    "start": start, "throughput": throughput, "latency": latency,
+    "killed": failures.killed, "rolling": failures.rolling, "reassign": failures.reassign,
+}
 
 
 def main():

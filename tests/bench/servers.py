@@ -56,16 +56,29 @@ class Cluster:
     def start(self):
         """Starts every node; the seconds until all ports answer and a topic could be listed are `start_seconds`."""
         began = time.monotonic()
-        for node in range(self.count):
-            if self.product == "kafka":
-                process = self._java(["kafka.Kafka", str(self._file(node))], KAFKA_JAVA_OPTIONS)
-            else:
-                log = (self.directory / "server.log").open("ab")
-                process = subprocess.Popen([self.binary, "server", "--config", str(self._file(node))], stdout=log, stderr=log)
-            self.processes.append(process)
+        self.processes = [self._process(node) for node in range(self.count)]
         for port in self.kafka:
             self._await_port(port)
         self.start_seconds = time.monotonic() - began
+
+    def spawn(self, node):
+        """Starts one node again, the first being 0, and waits for its port."""
+        self.processes[node] = self._process(node)
+        self._await_port(self.kafka[node])
+
+    def end(self, node, how):
+        """Ends one node by a signal."""
+        self.processes[node].send_signal(how)
+        self.processes[node].wait()
+
+    def kill(self, node):
+        self.end(node, signal.SIGKILL)
+
+    def _process(self, node):
+        if self.product == "kafka":
+            return self._java(["kafka.Kafka", str(self._file(node))], KAFKA_JAVA_OPTIONS)
+        log = (self.directory / "server.log").open("ab")
+        return subprocess.Popen([self.binary, "server", "--config", str(self._file(node))], stdout=log, stderr=log)
 
     def __exit__(self, *_):
         self.stop(signal.SIGKILL)
