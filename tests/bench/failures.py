@@ -14,6 +14,7 @@ from kafka.admin import KafkaAdminClient
 
 WRITERS = 3
 REASSIGN_MEGABYTES = 300
+PREFERRED = 0  # ElectLeaders: the first of a partition's replicas
 
 
 class Writer(threading.Thread):
@@ -79,6 +80,16 @@ def whole(cluster, topic):
     until("every replica in sync", lambda: all(size == cluster.count for size in isr_sizes(cluster, topic)))
 
 
+def spread_topic(cluster, name, partitions, **configs):
+    """A topic whose leaders are on every node: a node that is not there yet would not lead."""
+    from bench import AdminClient, create
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+    until("every broker", lambda: len(admin.list_topics(timeout=10).brokers) == cluster.count)
+    topic = create(cluster, name, partitions, **configs)
+    whole(cluster, topic)
+    return topic
+
+
 def quorum_leader(cluster):
     admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap.split(","))
     try:
@@ -89,11 +100,9 @@ def quorum_leader(cluster):
 
 def killed(cluster, options):
     """kill -9 of the node that leads a partition; and of one that leads the quorum as well."""
-    from bench import create
     if cluster.count < 3:
         return {}
-    topic = create(cluster, "killed", 6)
-    whole(cluster, topic)
+    topic = spread_topic(cluster, "killed", 6)
     gaps = {"leader": [], "leader and quorum leader": []}
     for turn in range(4):
         both = turn % 2 == 1
@@ -121,22 +130,16 @@ def killed(cluster, options):
 def prefer(cluster, topic):
     """Waits for leaders to be spread again, with a preferred election to make it soon."""
     admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap.split(","))
-    try:
-        admin.perform_leader_election("PREFERRED", {topic: list(leaders(cluster, topic))})
-    except Exception:  # already the preferred one: what it says of a partition where nothing is to be done
-        pass
-    finally:
-        admin.close()
+    admin.elect_leaders(PREFERRED, {topic: list(leaders(cluster, topic))}, raise_errors=False)
+    admin.close()
     until("leaders on every node", lambda: len(set(leaders(cluster, topic).values())) == cluster.count)
 
 
 def rolling(cluster, options):
     """SIGTERM and start of each node in turn, under writes to every leader."""
-    from bench import create
     if cluster.count < 3:
         return {}
-    topic = create(cluster, "rolling", WRITERS)
-    whole(cluster, topic)
+    topic = spread_topic(cluster, "rolling", WRITERS)
     writers = [Writer(cluster, topic, partition) for partition in range(WRITERS)]
     time.sleep(2)
     began = time.monotonic()
@@ -157,10 +160,10 @@ def rolling(cluster, options):
 
 def reassign(cluster, options):
     """A partition of some size moves from two replicas to one that had none."""
-    from bench import create, kcat, lines_file
+    from bench import kcat, lines_file
     if cluster.count < 3:
         return {}
-    topic = create(cluster, "moved", 1, **{"min.insync.replicas": "1"})
+    topic = spread_topic(cluster, "moved", 1, **{"min.insync.replicas": "1"})
     admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap.split(","))
     one = TopicPartition(topic, 0)
     admin.alter_partition_reassignments({one: [1, 2]})

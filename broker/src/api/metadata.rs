@@ -124,6 +124,7 @@ fn answer(
     request: &MetadataRequest,
 ) -> MetadataResponse {
     let nodes = BrokerContext::nodes(image, &call.listener);
+    let unreachable = context.replicas.shared().unreachable.now();
     let all = match &request.topics {
         None => true,
         Some(topics) => topics.is_empty() && call.version < NULL_IS_ALL_FROM,
@@ -135,7 +136,7 @@ fn answer(
         } else {
             OPERATIONS_OMITTED
         },
-        ..describe(image, &nodes, topic)
+        ..describe(image, &nodes, &unreachable, topic)
     };
     let topics = if all {
         image
@@ -204,7 +205,7 @@ fn unknown(name: &Text) -> Topic {
     Topic { error_code: code.code(), name: Some(name.clone()), ..Default::default() }
 }
 
-fn describe(image: &MetadataImage, nodes: &[NodeAddress], topic: &TopicImage) -> Topic {
+fn describe(image: &MetadataImage, nodes: &[NodeAddress], unreachable: &[i32], topic: &TopicImage) -> Topic {
     Topic {
         name: Some(Text::from(&*topic.name)),
         topic_id: Uuid::from(topic.id),
@@ -213,7 +214,7 @@ fn describe(image: &MetadataImage, nodes: &[NodeAddress], topic: &TopicImage) ->
             .partitions
             .iter()
             .zip(0..)
-            .map(|(partition, index)| describe_partition(image, nodes, partition, index))
+            .map(|(partition, index)| describe_partition(image, nodes, unreachable, partition, index))
             .collect(),
         ..Default::default()
     }
@@ -222,10 +223,12 @@ fn describe(image: &MetadataImage, nodes: &[NodeAddress], topic: &TopicImage) ->
 fn describe_partition(
     image: &MetadataImage,
     nodes: &[NodeAddress],
+    unreachable: &[i32],
     partition: &PartitionImage,
     partition_index: i32,
 ) -> Partition {
     let leader = partition.leader.map_or(-1, |leader| leader.0);
+    let leader = if unreachable.contains(&leader) { -1 } else { leader };
     let code = if leader < 0 {
         ErrorCode::LeaderNotAvailable
     } else if nodes.iter().any(|node| node.id == leader) {

@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod shared;
 pub mod throttles;
 pub mod transactions;
+pub mod unreachable;
 mod upkeep;
 pub mod waiter;
 

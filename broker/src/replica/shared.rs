@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::options::{Grant, ReplicaOptions};
 use super::throttles::Throttles;
+use super::unreachable::Unreachable;
 
 /// A partition by its topic's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -217,6 +218,8 @@ pub struct ReplicaShared {
     pub sync_queue: WorkQueue<()>,
     /// To the moves between log directories.
     pub(crate) move_queue: WorkQueue<()>,
+    /// Leaders that clients are not sent to for a moment.
+    pub unreachable: Unreachable,
     /// How fast partitions are moved.
     pub throttles: Throttles,
     /// Replicas lie elsewhere than before: the controller is to be told.
@@ -235,6 +238,7 @@ impl ReplicaShared {
             following: WorkQueue::default(),
             sync_queue: WorkQueue::default(),
             move_queue: WorkQueue::default(),
+            unreachable: Unreachable::default(),
             throttles: Throttles::default(),
             placement_changed: Notify::new(),
             counters: ReplicaCounters::default(),

@@ -126,6 +126,7 @@ impl Fetcher {
     async fn run(mut self) {
         loop {
             if self.followed.is_empty() {
+                self.failures = 0;
                 let changes = self.inbox.take().await;
                 self.change(changes);
                 continue;
@@ -135,6 +136,9 @@ impl Fetcher {
                 Err(error) => {
                     self.manager.shared().counters.fetch_failures.add(1);
                     if self.failures == 0 {
+                        if matches!(error, PeerError::Io { .. }) {
+                            self.manager.shared().unreachable.broke(self.leader);
+                        }
                         tracing::warn!(leader = self.leader, %error, "fetching from a leader failed; it is tried again");
                     }
                     self.failures = self.failures.saturating_add(1);
@@ -186,7 +190,10 @@ impl Fetcher {
                         peer: format!("{host}:{port}"),
                         what: format!("the fetch session was refused: {}", error.name()),
                     })?;
-                    self.failures = 0;
+                    if self.failures > 0 {
+                        self.failures = 0;
+                        self.manager.shared().unreachable.answered(self.leader);
+                    }
                 }
                 changes = self.inbox.take(), if has_room => self.change(changes),
                 () = sleep_until(next_pause_end), if has_room => {}

@@ -99,6 +99,13 @@ impl Leases {
         }
     }
 
+    /// The process of this epoch has ended for certain: there is nothing to wait for.
+    pub fn process_ended(&mut self, now_ms: u64, id: BrokerId, epoch: BrokerEpoch) {
+        if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.epoch == epoch) {
+            lease.expires_ms = lease.expires_ms.min(now_ms);
+        }
+    }
+
     /// Whether another incarnation of this broker would be told to wait: it was heard of under this leadership, its lease
     /// runs and its session stands. (All nodes killed and started at once would else wait for leases of the dead.)
     pub fn is_held(&self, now_ms: u64, id: BrokerId) -> bool {
@@ -190,6 +197,16 @@ mod tests {
         assert!(leases.expired(1_299).is_empty());
         leases.heartbeat(1_299, BrokerId(1), beat(5));
         assert!(leases.expired(1_300).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_fenced_at_once() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.heartbeat(0, BrokerId(1), beat(5));
+        leases.process_ended(1_000, BrokerId(1), BrokerEpoch(4));
+        assert!(leases.expired(1_000).is_empty(), "another registration's process");
+        leases.process_ended(1_000, BrokerId(1), BrokerEpoch(5));
+        assert_eq!(leases.expired(1_000), [(BrokerId(1), BrokerEpoch(5))]);
     }
 
     #[test]

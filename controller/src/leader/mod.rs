@@ -18,7 +18,7 @@ use openraft::{Instant as _, ReadPolicy};
 use ottla_metadata::config;
 use ottla_metadata::decide::{Refusal, delegation_tokens_enabled};
 use ottla_metadata::election::may_lead;
-use ottla_metadata::image::{BrokerEpoch, BrokerId, MetadataImage};
+use ottla_metadata::image::{BrokerEpoch, BrokerId, BrokerRegistration, MetadataImage};
 use ottla_metadata::leases::{Heartbeat, LeaseOptions, Leases};
 use ottla_proto::controller as proto;
 use ottla_proto::metadata::MetadataRecord;
@@ -42,8 +42,10 @@ const REMEMBERED_MAX: usize = 4_096;
 const LEASE_MARGIN_MS: u64 = 50;
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// After leadership begins brokers have this long to open a session before they are asked whether they live.
-const PROBE_AFTER: Duration = Duration::from_millis(200);
+/// How often a broker whose session broke is asked whether its process lives; about as long as the grace.
+const DIALS_AFTER_BREAK: u32 = 15;
+/// How often a broker that has not come to a new leader yet is asked.
+const DIALS_AFTER_ELECTION: u32 = 5;
 
 /// Tokens that are over are not looked for more often.
 const SWEEP_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -88,7 +90,6 @@ pub(crate) struct Doors {
 
 /// State of one leadership.
 struct Reign {
-    since: Instant,
     leases: Leases,
     /// No quorum answers: nobody can renew a lease, so nobody's lease ends.
     is_cut_off: bool,
@@ -210,7 +211,6 @@ impl LeaderTask {
         leases.begin(self.now_ms(), &self.machine.image());
         let rebalance_due = self.options.rebalance.map(|_| Instant::now() + self.options.rebalance_soon);
         self.reign = Some(Reign {
-            since: Instant::now(),
             leases,
             is_cut_off: false,
             probed: false,
@@ -319,6 +319,9 @@ impl LeaderTask {
             Life::SessionBroken(id, epoch) => {
                 if let Some(reign) = &mut self.reign {
                     reign.leases.session_broken(now_ms, id, epoch);
+                    let address = self.machine.image().broker(id).and_then(dialled_at);
+                    let asked = address.map(|address| (id, epoch, address)).into_iter().collect();
+                    probe::start(asked, DIALS_AFTER_BREAK, &self.own_lives);
                 }
             }
             Life::Refused(id, epoch) => {
@@ -327,8 +330,9 @@ impl LeaderTask {
                         broker = id.0,
                         "nobody listens at the broker's address: its process has ended"
                     );
-                    reign.leases.session_broken(now_ms, id, epoch);
+                    reign.leases.process_ended(now_ms, id, epoch);
                 }
+                self.tick();
             }
         }
     }
@@ -430,7 +434,6 @@ impl LeaderTask {
         }
         if std::mem::take(&mut reign.is_cut_off) {
             reign.leases.begin(now_ms, &self.machine.image());
-            reign.since = Instant::now();
             reign.probed = false;
         }
         for (id, epoch) in reign.leases.expired(now_ms) {
@@ -438,10 +441,10 @@ impl LeaderTask {
             reign.fencing.insert(id, epoch);
             self.chores.push_back(Chore::Fence(id, epoch));
         }
-        if !reign.probed && reign.since.elapsed() >= PROBE_AFTER {
+        if !reign.probed {
             reign.probed = true;
             let silent = silent_brokers(&self.machine.image(), &reign.leases);
-            probe::start(silent, &self.own_lives);
+            probe::start(silent, DIALS_AFTER_ELECTION, &self.own_lives);
         }
         if reign.rebalance_due.is_some_and(|due| Instant::now() >= due) {
             reign.rebalance_due = self.options.rebalance.map(|interval| Instant::now() + interval);
@@ -463,11 +466,13 @@ fn silent_brokers(image: &Arc<MetadataImage>, leases: &Leases) -> Vec<(BrokerId,
     image
         .brokers()
         .filter(|broker| !broker.fenced && !leases.is_caught_up(broker.id, 0))
-        .filter_map(|broker| {
-            let kafka =
-                || broker.endpoints.first().map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port));
-            let grpc = Some(broker.grpc_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
-            Some((broker.id, broker.epoch, grpc.or_else(kafka)?))
-        })
+        .filter_map(|broker| Some((broker.id, broker.epoch, dialled_at(broker)?)))
         .collect()
+}
+
+/// Where a broker's process listens: its gRPC port, else its first listener.
+fn dialled_at(broker: &BrokerRegistration) -> Option<String> {
+    let kafka = || broker.endpoints.first().map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port));
+    let grpc = Some(broker.grpc_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
+    grpc.or_else(kafka)
 }
