@@ -177,6 +177,19 @@ impl Broker {
         Arc::clone(&self.context.replicas)
     }
 
+    /// What its handlers reach.
+    pub(crate) fn context(&self) -> &Arc<BrokerContext> {
+        &self.context
+    }
+
+    /// Does something as long as the broker runs.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        work: impl FnOnce(CancellationToken) -> F,
+    ) {
+        self.tasks.spawn(work(self.stop.child_token()));
+    }
+
     /// What it was started with.
     pub fn options(&self) -> &BrokerOptions {
         &self.context.options

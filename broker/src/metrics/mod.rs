@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `replicas` | replicas, directories and topics, read when scraped |
 //! | `process` | CPU, memory, open files, threads |
+//! | `traffic` | rates of the last minutes, for the console |
 //! | `scrape` | writing values that are read when scraped |
 
 mod process;
 mod replicas;
 mod scrape;
+mod traffic;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,6 +28,7 @@ use crate::api::Answer;
 use crate::replica::ReplicaManager;
 
 pub use replicas::PartitionTraffic;
+pub use traffic::{STEP_MS, TrafficHistory};
 
 /// Upper bounds of latency buckets, in seconds.
 const LATENCY_SECONDS: [f64; 12] =
@@ -171,6 +174,17 @@ impl Metrics {
             metrics.seconds.observe(started.elapsed().as_secs_f64());
         }
         answer
+    }
+
+    /// Counts for [`TrafficHistory`].
+    fn totals(&self) -> traffic::Totals {
+        traffic::Totals {
+            produced_bytes: self.produced_bytes.get(),
+            produced_records: self.produced_records.get(),
+            fetched_bytes: self.fetched_bytes.get(),
+            replicated_bytes: self.replicated_out_bytes.get(),
+            requests: self.by_api.iter().flatten().map(|api| api.requests.get()).sum(),
+        }
     }
 
     /// Everything, as Prometheus reads it.
