@@ -83,7 +83,7 @@ class Browser:
         """Opens an address, and waits until the page has looked once."""
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=address)
-        self.wait("document.documentElement.dataset.ready", f"{address} does not get ready")
+        self.wait("document.documentElement?.dataset.ready", f"{address} does not get ready")
         time.sleep(0.15)
 
     def key(self, text):
