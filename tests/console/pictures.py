@@ -44,7 +44,7 @@ class Run:
             raise SystemExit(f"{what}: {over} pixels wider than the window")
 
     def every_page(self):
-        group = json.load(urllib.request.urlopen(f"{self.base}/api/v1/groups?sort=lag&order=descending&size=1"))["groups"][0]["id"]
+        group = json.load(urllib.request.urlopen(f"{self.base}/api/v1/groups?sort=members&order=descending&size=1"))["groups"][0]["id"]
         topic = urllib.parse.quote(self.topic, safe="")
         pages = {"overview": "", "topics": "topics", "topics-search": "topics?search=events&sort=partitions&order=descending", "topic": f"topics/{topic}",
                  "messages": f"topics/{topic}/messages", "topic-configs": f"topics/{topic}/configs", "groups": "groups?sort=lag&order=descending",

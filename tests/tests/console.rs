@@ -76,7 +76,11 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
     let created = change(ports[0], "POST", "/topics", Some(&topic)).ok();
     assert_eq!((created["name"].as_str(), created["partitions"].as_i64()), (Some("orders"), Some(3)));
     let lines = (0..30).fold(String::new(), |lines, number| {
-        lines + &format!("{{\"key\": \"k{number}\", \"value\": {{\"n\": {number}}}, \"partition\": {}}}\n", number % 3)
+        lines
+            + &format!(
+                "{{\"key\": \"k{number}\", \"value\": {{\"n\": {number}}}, \"partition\": {}}}\n",
+                number % 3
+            )
     });
     cluster.ottla_with_input(&["produce", "orders", "--json", "-"], lines.as_bytes()).unwrap().ok().unwrap();
     let read = ["consume", "orders", "--group", "readers", "--from", "beginning", "--exit-at-end"];
@@ -95,7 +99,10 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
         let described = get(port, "/topics/orders?size=2&page=2").ok();
         assert_eq!(described["items"].as_array().unwrap().len(), 1);
         let partition = &described["items"][0];
-        assert_eq!((partition["start_offset"].as_i64(), partition["end_offset"].as_i64()), (Some(0), Some(20)));
+        assert_eq!(
+            (partition["start_offset"].as_i64(), partition["end_offset"].as_i64()),
+            (Some(0), Some(20))
+        );
         assert!(partition["bytes"].as_i64().unwrap() > 100, "{partition}");
         assert!(partition["replicas"][2]["bytes"].as_i64().is_some(), "{partition}");
         assert_eq!(described["overridden"]["retention.ms"], "86400000");
@@ -114,29 +121,42 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
         assert_eq!(offsets("/topics/orders/messages?partition=1&value=n%3D13&as=json"), [14, 4]);
         assert_eq!(offsets("/topics/orders/messages?partition=1&key=6b+31+33&as=hex"), [14, 4]);
         assert_eq!(offsets("/topics/orders/messages?limit=500").len(), 60);
-        let one = &get(port, "/topics/orders/messages?partition=1&from=offset&offset=4&limit=1").ok()["messages"][0];
+        let one = &get(port, "/topics/orders/messages?partition=1&from=offset&offset=4&limit=1").ok()["messages"]
+            [0];
         assert_eq!(one["key"], json!({ "text": "k13", "bytes": 3, "cut": false }));
 
         let group = get(port, "/groups/readers").ok();
         assert_eq!((group["lag"].as_i64(), group["state"].as_str()), (Some(30), Some("Empty")), "{group}");
         assert_eq!(group["offsets"].as_array().unwrap().len(), 3);
         let listed = get(port, "/groups?sort=lag&order=descending").ok();
-        assert_eq!((listed["groups"][0]["id"].as_str(), listed["groups"][0]["lag"].as_i64()), (Some("readers"), Some(30)));
+        assert_eq!(
+            (listed["groups"][0]["id"].as_str(), listed["groups"][0]["lag"].as_i64()),
+            (Some("readers"), Some(30))
+        );
 
         let configs = get(port, "/configs/topic/orders").ok();
         assert_eq!(configs["configs"][0]["name"], "retention.ms", "what was changed comes first");
         // Another broker's property file is asked of that broker.
         for id in 1..=3 {
             let configs = get(port, &format!("/configs/broker/{id}")).ok();
-            let rack = configs["configs"].as_array().unwrap().iter().find(|one| one["name"] == "broker.rack").unwrap();
-            assert_eq!((rack["value"].as_str(), rack["source"].as_str()), (Some(&*format!("rack{id}")), Some("static")));
+            let rack = configs["configs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|one| one["name"] == "broker.rack")
+                .unwrap();
+            assert_eq!(
+                (rack["value"].as_str(), rack["source"].as_str()),
+                (Some(&*format!("rack{id}")), Some("static"))
+            );
             let broker = get(port, &format!("/brokers/{id}")).ok();
             assert!(broker["log_directories"][0]["total_bytes"].as_i64().unwrap() > 0, "{broker}");
         }
         eventually(Duration::from_secs(20), "rates of three brokers", || {
             let traffic = get(port, "/traffic").ok();
             let nodes = traffic["nodes"].as_array().unwrap();
-            Ok((nodes.len() == 3 && nodes.iter().all(|node| !node["at_ms"].as_array().unwrap().is_empty())).then_some(()))
+            Ok((nodes.len() == 3 && nodes.iter().all(|node| !node["at_ms"].as_array().unwrap().is_empty()))
+                .then_some(()))
         })
         .unwrap();
     }
@@ -167,10 +187,17 @@ fn topics_are_changed_and_what_is_wrong_is_refused_in_words() {
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{body} {}", answer.json());
         assert_ne!(answer.json()["error"]["message"], "", "{body}");
     }
-    assert_eq!(change(port, "POST", "/topics/t/partitions", Some(&json!({ "count": 4 }))).ok()["partitions"], 4);
-    assert_eq!(change(port, "POST", "/topics/t/partitions", Some(&json!({ "count": 3 }))).code(), "INVALID_PARTITIONS");
+    assert_eq!(
+        change(port, "POST", "/topics/t/partitions", Some(&json!({ "count": 4 }))).ok()["partitions"],
+        4
+    );
+    assert_eq!(
+        change(port, "POST", "/topics/t/partitions", Some(&json!({ "count": 3 }))).code(),
+        "INVALID_PARTITIONS"
+    );
     change(port, "PUT", "/configs/topic/t", Some(&json!({ "set": { "retention.ms": "1000" } }))).ok();
-    let refused = change(port, "PUT", "/configs/topic/t", Some(&json!({ "set": { "retention.ms": "soon" } })));
+    let refused =
+        change(port, "PUT", "/configs/topic/t", Some(&json!({ "set": { "retention.ms": "soon" } })));
     assert_eq!((refused.status, refused.code().as_str()), (400, "INVALID_CONFIG"));
     assert_eq!(get(port, "/topics/t").ok()["overridden"]["retention.ms"], "1000");
     change(port, "PUT", "/configs/topic/t", Some(&json!({ "unset": ["retention.ms"] }))).ok();
@@ -188,35 +215,82 @@ fn hostile_requests_are_refused() {
     let record = r#"{"key": "<img src=x onerror=alert(1)>", "value": "</script><script>alert(1)</script>", "headers": [["\u0000<b>", "\"'"]]}"#;
     cluster.ottla_with_input(&["produce", "t", "--json", "-"], record.as_bytes()).unwrap().ok().unwrap();
     let found = get(port, "/topics/t/messages");
-    assert!(found.head.contains("content-type: application/json") && found.head.contains("nosniff"), "{}", found.head);
+    assert!(
+        found.head.contains("content-type: application/json") && found.head.contains("nosniff"),
+        "{}",
+        found.head
+    );
     assert_eq!(found.ok()["messages"][0]["key"]["text"], "<img src=x onerror=alert(1)>");
 
     let long = format!("/topics?search={}", "x".repeat(5_000));
     assert_eq!(get(port, &long).status, 414);
     for path in [
-        "/topics?page=0", "/topics?page=-1", "/topics?size=99999999999999999999", "/topics?size=1e3", "/topics?sort=constructor",
-        "/topics?search=%", "/topics?search=%zz", "/topics?search=%ff%fe", "/topics?page=1&page=2", "/topics/t/messages?limit=100000",
-        "/topics/t/messages?partition=0&from=offset&offset=-5", "/topics/t/messages?bytes=999999999", "/topics/t/messages?partition=x",
-        "/topics/t/messages?value=zz&as=hex", "/topics/t?page=NaN", "/groups?order=sideways", "/topics?internal=yes",
+        "/topics?page=0",
+        "/topics?page=-1",
+        "/topics?size=99999999999999999999",
+        "/topics?size=1e3",
+        "/topics?sort=constructor",
+        "/topics?search=%",
+        "/topics?search=%zz",
+        "/topics?search=%ff%fe",
+        "/topics?page=1&page=2",
+        "/topics/t/messages?limit=100000",
+        "/topics/t/messages?partition=0&from=offset&offset=-5",
+        "/topics/t/messages?bytes=999999999",
+        "/topics/t/messages?partition=x",
+        "/topics/t/messages?value=zz&as=hex",
+        "/topics/t?page=NaN",
+        "/groups?order=sideways",
+        "/topics?internal=yes",
     ] {
-        assert_eq!((get(port, path).status, get(port, path).code().as_str()), (400, "INVALID_REQUEST"), "{path}");
+        assert_eq!(
+            (get(port, path).status, get(port, path).code().as_str()),
+            (400, "INVALID_REQUEST"),
+            "{path}"
+        );
     }
-    for path in ["/nothing", "/topics/none", "/topics/t/messages?partition=7", "/groups/none", "/brokers/99", "/brokers/x", "/configs/else/t", "/configs/topic/none", "/configs/broker/99", "/topics/..%2f..%2fetc%2fpasswd", "/topics/%00"] {
+    for path in [
+        "/nothing",
+        "/topics/none",
+        "/topics/t/messages?partition=7",
+        "/groups/none",
+        "/brokers/99",
+        "/brokers/x",
+        "/configs/else/t",
+        "/configs/topic/none",
+        "/configs/broker/99",
+        "/topics/..%2f..%2fetc%2fpasswd",
+        "/topics/%00",
+    ] {
         assert_eq!(get(port, path).status, 404, "{path}");
     }
-    for path in ["/console/../../etc/passwd", "/console/..%2f..%2fetc%2fpasswd", "/console/%2e%2e/Cargo.toml", "/console//etc/passwd", "/console/none.js"] {
+    for path in [
+        "/console/../../etc/passwd",
+        "/console/..%2f..%2fetc%2fpasswd",
+        "/console/%2e%2e/Cargo.toml",
+        "/console//etc/passwd",
+        "/console/none.js",
+    ] {
         let answer = call(port, "GET", path, &[], None);
         assert!(answer.status == 404 && !answer.body.starts_with(b"root:"), "{path}");
     }
     assert_eq!(get(port, "/topics/%ff").status, 400);
     let body = vec![b'['; 70_000];
-    let head = format!("POST /api/v1/topics HTTP/1.1\r\nHost: x\r\nX-Ottla-Console: 1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /api/v1/topics HTTP/1.1\r\nHost: x\r\nX-Ottla-Console: 1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     assert_eq!(raw(port, &[head.as_bytes(), &body].concat()).status, 413);
     assert_eq!(raw(port, b"GET /api/v1/cluster HTTP/1.1\r\nHost: x\r\n\xff\xfe: 1\r\n\r\n").status, 400);
     assert_eq!(call(port, "PATCH", "/api/v1/topics", &[CONSOLE], None).status, 405);
 
     let page = call(port, "GET", "/console/", &[], None);
-    assert!(page.head.contains("content-security-policy: default-src 'none'; script-src 'self'") && page.head.contains("x-frame-options: deny"), "{}", page.head);
+    assert!(
+        page.head.contains("content-security-policy: default-src 'none'; script-src 'self'")
+            && page.head.contains("x-frame-options: deny"),
+        "{}",
+        page.head
+    );
     let tag = page.head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned();
     assert_eq!(call(port, "GET", "/console/", &[("If-None-Match", &tag)], None).status, 304);
     assert_eq!(call(port, "GET", "/", &[], None).status, 307);
@@ -236,7 +310,17 @@ fn changes_come_from_the_console_only() {
     assert_eq!(create(&[CONSOLE, ("Origin", "http://evil.example")]), 403);
     assert_eq!(create(&[CONSOLE, ("Origin", "null")]), 403);
     assert_eq!(create(&[CONSOLE, ("Sec-Fetch-Site", "cross-site")]), 403);
-    let asked = call(port, "OPTIONS", "/api/v1/topics", &[("Origin", "http://evil.example"), ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "x-ottla-console")], None);
+    let asked = call(
+        port,
+        "OPTIONS",
+        "/api/v1/topics",
+        &[
+            ("Origin", "http://evil.example"),
+            ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", "x-ottla-console"),
+        ],
+        None,
+    );
     assert!(!asked.head.contains("access-control-allow"), "{}", asked.head);
     assert_eq!(create(&[CONSOLE, ("Origin", &origin), ("Sec-Fetch-Site", "same-origin")]), 200);
 }
@@ -292,7 +376,11 @@ fn users_of_the_listeners_do_what_rules_allow() {
     cluster.create_topic("open", 1, 1, &[]).unwrap();
     cluster.create_topic("hidden", 1, 1, &[]).unwrap();
     cluster.ottla_with_input(&["user", "add", "alice"], b"alice-secret\n").unwrap().ok().unwrap();
-    for line in ["--principal User:alice --topic open --operation read", "--principal User:alice --group team --operation describe", "--principal User:bob --topic open --operation describe"] {
+    for line in [
+        "--principal User:alice --topic open --operation read",
+        "--principal User:alice --group team --operation describe",
+        "--principal User:bob --topic open --operation describe",
+    ] {
         let rule = format!("acl add {line}");
         cluster.ottla(&rule.split(' ').collect::<Vec<_>>()).unwrap().ok().unwrap();
     }
@@ -302,7 +390,12 @@ fn users_of_the_listeners_do_what_rules_allow() {
     cluster.await_brokers(1).unwrap();
     let names = |login: &str| -> Vec<String> {
         let found = as_user(port, login, "GET", "/topics", None).ok();
-        found["topics"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+        found["topics"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     eventually(Duration::from_secs(20), "the broker takes logins", || {
         Ok((as_user(port, "node:node-secret", "GET", "/session", None).status == 200).then_some(()))
@@ -311,7 +404,9 @@ fn users_of_the_listeners_do_what_rules_allow() {
     assert_eq!(names("node:node-secret"), ["hidden", "open"]);
     assert_eq!(names("alice:alice-secret"), ["open"]);
     assert_eq!(names("bob:bob-secret"), ["open"]);
-    let alice = |method: &str, path: &str, body: Option<&Value>| as_user(port, "alice:alice-secret", method, path, body);
+    let alice = |method: &str, path: &str, body: Option<&Value>| {
+        as_user(port, "alice:alice-secret", method, path, body)
+    };
     alice("GET", "/topics/open/messages", None).ok();
     for (method, path, body) in [
         ("GET", "/topics/hidden", None),
@@ -328,17 +423,35 @@ fn users_of_the_listeners_do_what_rules_allow() {
         ("PUT", "/configs/topic/open", Some(json!({ "set": { "retention.ms": "1" } }))),
     ] {
         let answer = alice(method, path, body.as_ref());
-        assert!(answer.status == 403 && answer.code().ends_with("_AUTHORIZATION_FAILED"), "{method} {path}: {}", answer.json());
+        assert!(
+            answer.status == 403 && answer.code().ends_with("_AUTHORIZATION_FAILED"),
+            "{method} {path}: {}",
+            answer.json()
+        );
     }
     assert_eq!(alice("GET", "/cluster", None).ok()["trouble"], Value::Null);
-    assert_eq!(as_user(port, "bob:bob-secret", "GET", "/topics/open/messages", None).code(), "TOPIC_AUTHORIZATION_FAILED");
+    assert_eq!(
+        as_user(port, "bob:bob-secret", "GET", "/topics/open/messages", None).code(),
+        "TOPIC_AUTHORIZATION_FAILED"
+    );
     as_user(port, "node:node-secret", "POST", "/topics", Some(&json!({ "name": "new" }))).ok();
     // Nobody sees what rules allow to everybody, which is nothing.
     assert_eq!(get(port, "/topics").ok()["page"]["total"], 0);
     assert_eq!(get(port, "/topics/open/messages").status, 403);
     let session = get(port, "/session").ok();
-    assert_eq!((session["principal"].as_str(), session["login_offered"].as_bool()), (Some("User:ANONYMOUS"), Some(true)));
-    for login in ["alice:wrong", "alice:", ":", "nobody:alice-secret", "alice:alice-secret ", "bob:alice-secret", "node"] {
+    assert_eq!(
+        (session["principal"].as_str(), session["login_offered"].as_bool()),
+        (Some("User:ANONYMOUS"), Some(true))
+    );
+    for login in [
+        "alice:wrong",
+        "alice:",
+        ":",
+        "nobody:alice-secret",
+        "alice:alice-secret ",
+        "bob:alice-secret",
+        "node",
+    ] {
         let refused = as_user(port, login, "GET", "/session", None);
         assert_eq!(refused.status, 401, "{login}");
         assert!(!refused.head.contains("www-authenticate"), "the console asks by itself: {}", refused.head);

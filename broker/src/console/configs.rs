@@ -2,11 +2,13 @@
 //!
 //! A broker's property file is known to itself alone: for another broker it is asked of that one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
+use ottla_metadata::config::{self, DescribedConfig};
 use ottla_proto::admin as proto;
 use ottla_proto::admin::ConfigScope;
 use ottla_proto::admin::admin_server::Admin;
@@ -56,6 +58,9 @@ pub(super) async fn describe(
     {
         configs = told;
     }
+    if scope == ConfigScope::Cluster {
+        configs = console.of_all_brokers();
+    }
     configs.sort_by(|one, other| {
         (one.source == "default", &one.name).cmp(&(other.source == "default", &other.name))
     });
@@ -81,7 +86,26 @@ fn shown(config: &proto::Config) -> Value {
     })
 }
 
+/// The id of no broker.
+const NO_BROKER: i32 = -1;
+
 impl Console {
+    /// What can be set for all brokers while they run, and what is: properties of a broker that has none of its own.
+    fn of_all_brokers(&self) -> Vec<proto::Config> {
+        let image = self.admin.image.current();
+        let described = config::describe_broker(&image, &BTreeMap::new(), NO_BROKER);
+        let config = |config: DescribedConfig| proto::Config {
+            name: config.name.clone(),
+            value: config.value,
+            source: source_name(config.source).to_owned(),
+            read_only: config.read_only,
+            sensitive: config.sensitive,
+            r#type: type_name(config.config_type).to_owned(),
+            documentation: config.documentation.to_string(),
+        };
+        described.into_iter().filter(|one| !one.read_only).map(config).collect()
+    }
+
     /// What another broker says of its own properties; `None`: this node cannot ask it.
     async fn of_broker(&self, id: i32) -> Result<Option<Vec<proto::Config>>, ApiError> {
         let Ok(context) = self.context() else { return Ok(None) };
@@ -95,11 +119,9 @@ impl Console {
             include_synonyms: false,
             include_documentation: true,
         };
-        let answer = match self.peers.call(context, id, &request, DESCRIBE_CONFIGS_VERSION).await {
-            Ok(answer) => answer,
-            // It does not run: what the metadata says is all that is known.
-            Err(_) => return Ok(None),
-        };
+        // One that does not run cannot be asked: what the metadata says is all that is known.
+        let asked = self.peers.call(context, id, &request, DESCRIBE_CONFIGS_VERSION).await;
+        let Ok(answer) = asked else { return Ok(None) };
         let Some(result) = answer.results.into_iter().next().filter(|result| result.error_code == 0) else {
             return Ok(None);
         };

@@ -73,7 +73,10 @@ impl Pattern {
                 });
                 match found {
                     Some(Value::String(text)) => text == wanted,
-                    Some(other) => other.to_string() == *wanted,
+                    Some(other) => {
+                        let shown = other.to_string();
+                        shown == *wanted
+                    }
                     None => false,
                 }
             }

@@ -135,7 +135,7 @@ impl Console {
                         state: group.group_state,
                         protocol: group.protocol_type,
                         coordinator: broker,
-                    }))
+                    }));
                 }
                 // Its coordinators are loading.
                 Ok(_) => silent.push(broker),
@@ -171,7 +171,7 @@ impl Console {
                         .sum()
                 });
                 let members = detail.and_then(|detail| detail.members.as_ref()).map(Vec::len);
-                Row { members, topics, lag, listed }
+                Row { listed, members, topics, lag }
             })
             .collect()
     }

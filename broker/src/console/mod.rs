@@ -80,8 +80,9 @@ impl Console {
     /// The node's broker has started: from now on there are messages and groups.
     pub fn attach(&self, broker: &Broker) {
         let context = broker.context();
-        let metrics = Arc::clone(&context.metrics);
-        broker.spawn(|stopping| Arc::clone(&self.admin.traffic).run(metrics, stopping));
+        let (metrics, counted) = (Arc::clone(&context.metrics), Arc::clone(context));
+        let connections = move || counted.connections.get().map_or(0, |limits| limits.open());
+        broker.spawn(|stopping| Arc::clone(&self.admin.traffic).run(metrics, connections, stopping));
         // Nobody else sets it.
         drop(self.broker.set(Arc::clone(context)));
     }

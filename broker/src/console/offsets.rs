@@ -63,7 +63,6 @@ impl Console {
                 partition_index,
                 current_leader_epoch: -1,
                 timestamp,
-                ..Default::default()
             };
             let topics = topics.into_iter().map(|(name, partitions)| list_offsets_request::Topic {
                 name,

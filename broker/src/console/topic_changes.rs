@@ -93,10 +93,15 @@ pub(super) async fn create(
 ) -> Answer {
     let known = ["name", "partitions", "replication_factor", "configs", "validate_only"];
     let fields = object(&body, &known)?;
+    // To the admin plane 0 is the default; whoever writes 0 here means something else.
+    let counted = |name, code| match whole(&fields, name)? {
+        Some(count) if count < 1 => Err(ApiError::of_code(code, format!("\"{name}\" is at least 1"))),
+        count => Ok(count.unwrap_or(-1)),
+    };
     let topic = proto::NewTopic {
         name: text(&fields, "name")?.to_owned(),
-        partitions: whole(&fields, "partitions")?.unwrap_or(-1),
-        replication_factor: whole(&fields, "replication_factor")?.unwrap_or(-1),
+        partitions: counted("partitions", ErrorCode::InvalidPartitions)?,
+        replication_factor: counted("replication_factor", ErrorCode::InvalidReplicationFactor)?,
         assignments: Vec::new(),
         configs: texts(&fields, "configs")?,
     };

@@ -17,7 +17,7 @@ use crate::api::authorization::Operation;
 use crate::metrics::STEP_MS;
 
 /// A broker that does not answer within this time is left out: the next look is two seconds away.
-const PATIENCE: Duration = Duration::from_millis(1_000);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The handler.
 pub(super) async fn traffic(

@@ -36,11 +36,16 @@ pub(super) struct Totals {
 impl TrafficHistory {
     /// All samples, oldest first.
     pub fn samples(&self) -> Vec<TrafficSample> {
-        self.samples.lock().iter().cloned().collect()
+        self.samples.lock().iter().copied().collect()
     }
 
-    /// Samples until told to stop.
-    pub async fn run(self: Arc<Self>, metrics: Arc<Metrics>, stopping: CancellationToken) {
+    /// Samples until told to stop; `connections` tells how many are open.
+    pub async fn run(
+        self: Arc<Self>,
+        metrics: Arc<Metrics>,
+        connections: impl Fn() -> usize,
+        stopping: CancellationToken,
+    ) {
         let mut last = (Clock::wall_ms(), metrics.totals());
         loop {
             let now_ms = Clock::wall_ms();
@@ -50,7 +55,7 @@ impl TrafficHistory {
                 () = stopping.cancelled() => return,
             }
             let now = (Clock::wall_ms(), metrics.totals());
-            if let Some(sample) = sample(last, now, metrics.connections.get()) {
+            if let Some(sample) = sample(last, now, super::scrape::whole(connections())) {
                 self.push(sample);
                 last = now;
             }

@@ -24,7 +24,7 @@ export function configTable(scope, name, shell) {
       { title: "Name", kind: "name", cell: (config) => h("span", { title: config.documentation }, config.name) },
       { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : config.value) },
       { title: "From", cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
-      { title: "Type", cell: (config) => h("span", { class: "faint" }, config.type) },
+      { title: "Type", minor: true, cell: (config) => h("span", { class: "faint" }, config.type) },
       { title: "", num: true, cell: (config) => (mayAlter && !config.read_only ? h("button", { class: "button small", type: "button", onclick: () => edit(config) }, "Edit") : h("span", { class: "faint" }, config.read_only ? "read-only" : "")) },
     ],
   });
@@ -77,7 +77,7 @@ export function configs({ scope = "cluster", name = "default", shell }) {
   const tabs = h("div", { class: "tabs", role: "navigation", "aria-label": "Whose configs" });
   return {
     title: "Configs",
-    element: h("div", {}, h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", {}, "Configs"), h("div", { class: "sub" }, "What all brokers have unless one has its own; those of a topic stand with the topic."))), tabs, inner.element),
+    element: h("div", {}, h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", {}, "Configs"), h("div", { class: "sub" }, "What all brokers have unless one has its own, as far as it can be changed while they run; configs of a topic stand with the topic."))), tabs, inner.element),
     every_ms: 0,
     key: (event) => inner.key(event),
     async update(query, signal) {

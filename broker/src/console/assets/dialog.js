@@ -47,7 +47,7 @@ export function form({ title, fields, action, danger = false, submit, broad = fa
 
 /** Shows something to be looked at. */
 export function show(title, content, { broad = true, actions = [] } = {}) {
-  const close = h("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Close");
+  const close = h("button", { class: "button", type: "button", autofocus: true, onclick: () => dialog.close() }, "Close");
   const inner = h("div", { class: "inner" }, h("div", { class: "top" }, h("h2", {}, title)), h("div", { class: "middle" }, content),
     h("div", { class: "bottom" }, actions, close));
   const dialog = open(inner, broad, () => {});

@@ -35,11 +35,11 @@ export function groups({ query: first, shell }) {
     columns: [
       { title: "Group", sort: "name", kind: "name", cell: (group) => h("a", { href: path("groups", group.id), title: group.id }, group.id) },
       { title: "State", sort: "state", cell: (group) => state(group.state) },
-      { title: "Protocol", sort: "type", cell: (group) => h("span", { class: "soft" }, group.type) },
+      { title: "Protocol", sort: "type", minor: true, cell: (group) => h("span", { class: "soft" }, group.type) },
       { title: "Members", sort: "members", first: "descending", num: true, cell: (group) => count(group.members) },
-      { title: "Topics", num: true, cell: (group) => count(group.topics) },
+      { title: "Topics", num: true, minor: true, cell: (group) => count(group.topics) },
       { title: "Lag", sort: "lag", first: "descending", num: true, cell: (group) => lag(group.lag) },
-      { title: "Coordinator", num: true, cell: (group) => h("a", { href: path("brokers", String(group.coordinator)) }, String(group.coordinator)) },
+      { title: "Coordinator", num: true, minor: true, cell: (group) => h("a", { href: path("brokers", String(group.coordinator)) }, String(group.coordinator)) },
     ],
   });
   const go = (number) => shell.go({ ...current, page: number > 1 ? String(number) : "" });
@@ -95,10 +95,10 @@ export function group({ id, shell }) {
     columns: [
       { title: "Topic", kind: "name", cell: (one) => h("a", { href: path("topics", one.topic) }, one.topic) },
       { title: "Partition", num: true, cell: (one) => h("a", { href: `${path("topics", one.topic, "messages")}?partition=${one.partition}&from=offset&offset=${one.committed}`, title: "Messages from here on" }, String(one.partition)) },
-      { title: "Committed", num: true, cell: (one) => count(one.committed) },
-      { title: "End", num: true, cell: (one) => count(one.end) },
+      { title: "Committed", num: true, minor: true, cell: (one) => count(one.committed) },
+      { title: "End", num: true, minor: true, cell: (one) => count(one.end) },
       { title: "Lag", num: true, cell: (one) => lag(one.lag) },
-      { title: "", cell: (one) => h("div", { class: "lagbar" }, bar("", one.lag ?? 0, most, "")) },
+      { title: "", minor: true, cell: (one) => h("div", { class: "lagbar" }, bar("", one.lag ?? 0, most, "")) },
       { title: "Read by", cell: (one) => one.member ?? h("span", { class: "faint" }, "nobody") },
     ],
   });

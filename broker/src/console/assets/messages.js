@@ -44,12 +44,12 @@ export function messages(name, first, shell) {
     empty: "No message fits.",
     open,
     columns: [
-      { title: "Time", cell: (one) => h("span", { class: "soft" }, time(one.timestamp_ms)) },
+      { title: "Time", cell: (one) => when(one.timestamp_ms) },
       { title: "Partition", num: true, cell: (one) => String(one.partition) },
       { title: "Offset", num: true, cell: (one) => h("button", { class: "link", type: "button", title: "In full", onclick: () => open(one) }, count(one.offset)) },
       { title: "Key", kind: "cell", cell: (one) => preview(one.key) },
       { title: "Value", kind: "cell value", cell: (one) => (one.error ? h("span", { class: "tag bad" }, one.error) : preview(one.value)) },
-      { title: "Size", num: true, cell: (one) => h("span", { class: "soft" }, one.error ? "–" : bytes((one.key?.bytes ?? 0) + (one.value?.bytes ?? 0))) },
+      { title: "Size", num: true, minor: true, cell: (one) => h("span", { class: "soft" }, one.error ? "–" : bytes((one.key?.bytes ?? 0) + (one.value?.bytes ?? 0))) },
     ],
   });
 
@@ -137,6 +137,12 @@ export function messages(name, first, shell) {
   Object.defineProperty(view, "every_ms", { get: () => (live ? 1_500 : 0) });
   adapt();
   return view;
+}
+
+/** Day and time; a narrow window has room for the time. */
+function when(ms) {
+  const [day, clock] = time(ms).split(" ");
+  return h("span", { class: "soft", title: time(ms) }, h("span", { class: "minor" }, day, " "), clock ?? "");
 }
 
 function local(ms) {

@@ -37,7 +37,7 @@ export function overview() {
       charts[0].update(sums.produced_bytes ?? []);
       charts[1].update(sums.fetched_bytes ?? []);
       charts[2].update(sums.requests ?? []);
-      fill(silent, traffic === null ? "not shown: it needs Describe of the cluster" : traffic?.silent?.length > 0 ? `without ${plural(traffic.silent.length, "broker")} that did not answer` : `${rate(now("produced_records"))} records`);
+      fill(silent, traffic === null ? "not shown: it needs Describe of the cluster" : traffic?.silent?.length > 0 ? `without ${plural(traffic.silent.length, "broker")} that did not answer` : now("produced_records") === null ? "" : `${compact(now("produced_records"))} records/s`);
       const problems = cluster.trouble;
       fill(figures,
         figure(`${running} / ${cluster.brokers.length}`, "brokers running", running < cluster.brokers.length ? "warn" : ""),

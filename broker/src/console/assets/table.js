@@ -22,7 +22,7 @@ export function table({ columns, open, caption, empty = "Nothing here." }) {
     update(items, sorting) {
       rows = items;
       fill(head, columns.map((column) => heading(column, sorting)));
-      const cells = (row) => columns.map((column) => h("td", { class: [column.num ? "num" : "", column.kind ?? ""].join(" ").trim() || null }, column.cell(row)));
+      const cells = (row) => columns.map((column) => h("td", { class: classes(column, column.kind) }, column.cell(row)));
       fill(body, rows.length > 0 ? rows.map((row) => h("tr", { class: row.rowClass }, cells(row)))
         : h("tr", {}, h("td", { class: "empty", colspan: columns.length }, empty)));
       if (selected >= rows.length) selected = rows.length - 1;
@@ -41,11 +41,16 @@ export function table({ columns, open, caption, empty = "Nothing here." }) {
   };
 }
 
+/** Minor columns are left out of a narrow window. */
+function classes(column, kind = "") {
+  return [column.num ? "num" : "", column.minor ? "minor" : "", kind].join(" ").trim() || null;
+}
+
 function heading(column, sorting) {
-  if (!column.sort || !sorting) return h("th", { class: column.num ? "num" : null, scope: "col" }, column.title);
+  if (!column.sort || !sorting) return h("th", { class: classes(column), scope: "col" }, column.title);
   const is = sorting.sort === column.sort;
   const next = is ? (sorting.order === "ascending" ? "descending" : "ascending") : column.first ?? "ascending";
-  return h("th", { class: column.num ? "num" : null, scope: "col", "aria-sort": is ? sorting.order : null },
+  return h("th", { class: classes(column), scope: "col", "aria-sort": is ? sorting.order : null },
     h("button", { type: "button", onclick: () => sorting.change(column.sort, next) }, column.title, is ? h("span", { "aria-hidden": "true" }, sorting.order === "ascending" ? "↑" : "↓") : ""));
 }
 

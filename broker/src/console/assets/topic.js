@@ -79,14 +79,14 @@ function partitions(name, shell) {
     caption: "Partitions",
     open: (one) => (location.hash = `${path("topics", name, "messages")}?partition=${one.partition}`),
     columns: [
-      { title: "Partition", num: true, cell: (one) => h("a", { href: `${path("topics", name, "messages")}?partition=${one.partition}`, title: "Its messages" }, String(one.partition)) },
+      { title: "Partition", kind: "name", cell: (one) => h("a", { href: `${path("topics", name, "messages")}?partition=${one.partition}`, title: "Its messages" }, String(one.partition)) },
       { title: "Leader", cell: (one) => (one.leader === null ? h("span", { class: "tag bad" }, "none") : [h("a", { href: path("brokers", String(one.leader)) }, String(one.leader)), one.leader === one.preferred ? "" : [" ", h("span", { class: "faint", title: `preferred: ${one.preferred}` }, "not preferred")]]) },
       { title: "Replicas", cell: replicas },
-      { title: "First offset", num: true, cell: (one) => count(one.start_offset) },
-      { title: "Next offset", num: true, cell: (one) => count(one.end_offset) },
+      { title: "First offset", num: true, minor: true, cell: (one) => count(one.start_offset) },
+      { title: "Next offset", num: true, minor: true, cell: (one) => count(one.end_offset) },
       { title: "Records", num: true, cell: (one) => count(one.end_offset === null || one.start_offset === null ? null : one.end_offset - one.start_offset) },
       { title: "Size", num: true, cell: (one) => bytes(one.bytes) },
-      { title: "Epoch", num: true, cell: (one) => count(one.leader_epoch) },
+      { title: "Epoch", num: true, minor: true, cell: (one) => count(one.leader_epoch) },
     ],
   });
   return {

@@ -24,7 +24,7 @@ export function topics({ query: first, shell }) {
     columns: [
       { title: "Topic", sort: "name", kind: "name", cell: (topic) => [h("a", { href: path("topics", topic.name), title: topic.name }, topic.name), topic.internal ? [" ", h("span", { class: "tag" }, "internal")] : null] },
       { title: "Partitions", sort: "partitions", first: "descending", num: true, cell: (topic) => count(topic.partitions) },
-      { title: "Replicas", sort: "replication", first: "descending", num: true, cell: (topic) => count(topic.replication_factor) },
+      { title: "Replicas", sort: "replication", first: "descending", num: true, minor: true, cell: (topic) => count(topic.replication_factor) },
       { title: "Size", sort: "bytes", first: "descending", num: true, cell: (topic) => bytes(topic.bytes) },
       { title: "Health", sort: "trouble", first: "descending", cell: troubled },
     ],
