@@ -5,8 +5,8 @@
 //! Order of a stop: leadership moves away, connections end, replication ends, logs are closed, the marker is written.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ottla_metadata::acl::AuthorizerOptions;
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Dispatcher, SERVED};
+use crate::api::Dispatcher;
 use crate::context::BrokerContext;
 use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
@@ -101,7 +101,7 @@ impl Broker {
         let tasks = TaskTracker::new();
         let controller = options.controller.clone();
         let image = options.image.clone();
-        let metrics = Arc::new(Metrics::new(SERVED));
+        let metrics = Arc::new(Metrics::new());
         let groups = GroupService::new(
             options.groups.clone(),
             Arc::clone(&replicas),
@@ -128,6 +128,7 @@ impl Broker {
             sessions,
             grant,
             controller,
+            connections: OnceLock::new(),
             metrics,
             groups,
             transactions,
@@ -175,6 +176,19 @@ impl Broker {
     /// The replicas on this node.
     pub fn replicas(&self) -> Arc<ReplicaManager> {
         Arc::clone(&self.context.replicas)
+    }
+
+    /// What its handlers reach.
+    pub(crate) fn context(&self) -> &Arc<BrokerContext> {
+        &self.context
+    }
+
+    /// Does something as long as the broker runs.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        work: impl FnOnce(CancellationToken) -> F,
+    ) {
+        self.tasks.spawn(work(self.stop.child_token()));
     }
 
     /// What it was started with.
@@ -359,6 +373,8 @@ fn accept(
         Arc::clone(&context.quotas),
         options.quota_windows.client,
     );
+    // Nobody else sets it.
+    drop(context.connections.set(Arc::clone(&limits)));
     dynamic_limits::follow(&limits, options, &context.image, &connections, stop_clients);
     let dispatcher = Dispatcher::new(Arc::clone(context));
     let handler: Handler = Arc::new(move |client, frame| dispatcher.dispatch(client, frame));
@@ -366,6 +382,7 @@ fn accept(
         let Some(security) = context.security.listener(&name) else { continue };
         let shared = Arc::new(ConnectionContext {
             handler: Arc::clone(&handler),
+            times: Some(context.metrics.requests.clone()),
             security,
             listener: name.into(),
             frame_bytes_max: options.request_bytes_max,
@@ -552,7 +569,7 @@ impl Start<'_> {
         self.tasks.spawn(Arc::clone(&groups).watch_lag(self.stop.child_token()));
         self.context.options.status.add_metrics(move || groups.lag_page());
         let context = Arc::clone(self.context);
-        context.metrics.watch(Arc::clone(&context.replicas));
+        context.metrics.watch(&context);
         self.context
             .options
             .status
@@ -560,6 +577,8 @@ impl Start<'_> {
         let context = Arc::clone(self.context);
         self.context.options.status.add_metrics(move || {
             let metrics = &context.metrics;
+            let open = context.connections.get().map_or(0, |limits| limits.open());
+            metrics.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
             metrics.metadata_index.set(context.image.index());
             let (open, oldest_ms) = context.transactions.open();
             metrics.transactions_open.set(i64::try_from(open).unwrap_or(i64::MAX));

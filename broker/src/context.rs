@@ -1,6 +1,6 @@
 //! What every handler of the data plane reaches: the image, the replicas, the link to the controller.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ottla_metadata::acl::AuthorizerOptions;
 use ottla_metadata::config::DescribedConfig;
@@ -11,6 +11,7 @@ use ottla_wire::text::Text;
 use crate::controller_link::{ControllerClient, ImageHandle};
 use crate::groups::GroupService;
 use crate::metrics::Metrics;
+use crate::network::ConnectionLimits;
 use crate::options::BrokerOptions;
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
@@ -40,6 +41,8 @@ pub(crate) struct BrokerContext {
     pub(crate) groups: Arc<GroupService>,
     pub(crate) transactions: Arc<TransactionService>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Empty until the listeners accept.
+    pub(crate) connections: OnceLock<Arc<ConnectionLimits>>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,
     /// `None`: everybody may do everything.

@@ -15,12 +15,14 @@
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
-//! | [`http`] | metrics and probes |
+//! | [`http`] | the HTTP port: metrics, probes, the console |
+//! | [`console`] | the web console and its JSON API |
 //! | `readiness` | when a broker that has started is ready |
 
 pub mod admin;
 mod api;
 pub mod broker;
+pub mod console;
 mod context;
 pub mod controller_link;
 pub mod groups;

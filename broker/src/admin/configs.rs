@@ -36,7 +36,7 @@ pub(super) fn right(access: &Access, operation: Operation, scope: ConfigScope, n
     }
 }
 
-fn source_name(source: i8) -> &'static str {
+pub(crate) fn source_name(source: i8) -> &'static str {
     match source {
         1 => "topic",
         2 => "broker",
@@ -48,7 +48,7 @@ fn source_name(source: i8) -> &'static str {
     }
 }
 
-fn type_name(code: i8) -> &'static str {
+pub(crate) fn type_name(code: i8) -> &'static str {
     match code {
         1 => "boolean",
         2 => "string",

@@ -22,8 +22,10 @@ use tonic::{Code, Request, Response, Status};
 
 pub use self::access::node_gate;
 use self::access::permit;
+pub(crate) use self::configs::{source_name, type_name};
 use crate::api::authorization::Operation;
 use crate::controller_link::{ControllerClient, ImageHandle, LinkError};
+use crate::metrics::TrafficHistory;
 use crate::replica::ReplicaManager;
 
 /// How long a question waits for the first metadata of a node that starts.
@@ -34,14 +36,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What the admin plane of a node stands on.
 #[derive(Clone)]
 pub struct AdminService {
-    node_id: i32,
-    image: ImageHandle,
-    controller: ControllerClient,
+    pub(crate) node_id: i32,
+    pub(crate) image: ImageHandle,
+    pub(crate) controller: ControllerClient,
     /// Empty until the broker has opened them; for ever, if the node is none.
     replicas: Arc<OnceLock<Arc<ReplicaManager>>>,
-    properties: Arc<BTreeMap<String, String>>,
+    pub(crate) properties: Arc<BTreeMap<String, String>>,
     /// `None`: everybody may do everything.
-    authorizer: Option<Arc<AuthorizerOptions>>,
+    pub(crate) authorizer: Option<Arc<AuthorizerOptions>>,
+    /// Sampled as long as the node runs a broker.
+    pub(crate) traffic: Arc<TrafficHistory>,
 }
 
 impl AdminService {
@@ -54,7 +58,8 @@ impl AdminService {
         properties: Arc<BTreeMap<String, String>>,
     ) -> Self {
         let authorizer = AuthorizerOptions::from_properties(&properties).map(Arc::new);
-        Self { node_id, image, controller, replicas, properties, authorizer }
+        let traffic = Arc::default();
+        Self { node_id, image, controller, replicas, properties, authorizer, traffic }
     }
 
     /// The gRPC service.
@@ -278,6 +283,14 @@ impl Admin for AdminService {
     ) -> Result<Response<proto::DescribeReplicasReply>, Status> {
         self.check_describe(&request)?;
         Ok(Response::new(self.own_replicas(&request.into_inner().topics)))
+    }
+
+    async fn describe_traffic(
+        &self,
+        _: Request<proto::DescribeTrafficRequest>,
+    ) -> Result<Response<proto::DescribeTrafficReply>, Status> {
+        let samples = self.traffic.samples();
+        Ok(Response::new(proto::DescribeTrafficReply { node_id: self.node_id, samples }))
     }
 
     async fn list_acls(

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ottla_wire::api::ApiKey;
-use ottla_wire::encode::{Segments, encode_response_frame};
+use ottla_wire::encode::{ErrorCounts, Segments, encode_counted_frame};
 use ottla_wire::messages::Message;
 use ottla_wire::text::Text;
 
@@ -20,6 +20,8 @@ pub(crate) struct Response {
     pub(crate) files: Vec<FileRange>,
     /// A quota says: nothing more is read of this client for so long after the answer, in milliseconds (KIP-219).
     pub(crate) mute_ms: u32,
+    /// The error codes in it, for the metrics.
+    pub(crate) errors: ErrorCounts,
 }
 
 impl Response {
@@ -91,8 +93,8 @@ impl Call {
 
     /// Encodes an answer whose external records are `files`, by token.
     pub(crate) fn respond_with_files(&self, body: &impl Message, files: Vec<FileRange>) -> Response {
-        match encode_response_frame(self.api_key, self.version, self.correlation_id, body) {
-            Ok(segments) => Response { segments, files, mute_ms: 0 },
+        match encode_counted_frame(self.api_key, self.version, self.correlation_id, body) {
+            Ok((segments, errors)) => Response { segments, files, mute_ms: 0, errors },
             Err(error) => {
                 // Only an answer that does not fit the protocol's integers gets here.
                 tracing::error!(api = ?self.api_key, version = self.version, %error, "an answer could not be encoded");

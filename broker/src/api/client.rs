@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ottla_wire::text::Text;
 
+use crate::metrics::Handled;
 use crate::security::Principal;
 
 /// The client at the other end of one connection.
@@ -21,6 +22,8 @@ pub(crate) struct Client {
     pub(crate) is_broker: bool,
     /// From ApiVersions 3 on: what it calls itself.
     pub(crate) software: Option<(Text, Text)>,
+    /// The last request that was dispatched, until the connection has taken note of it.
+    pub(crate) handled: Option<Handled>,
 }
 
 impl Client {
@@ -33,6 +36,7 @@ impl Client {
             principal: Arc::new(Principal::anonymous()),
             is_broker: false,
             software: None,
+            handled: None,
         }
     }
 }

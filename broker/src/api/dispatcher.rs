@@ -11,6 +11,7 @@ use ottla_wire::messages::{self, Message};
 
 use super::{Answer, Call, Client};
 use crate::context::BrokerContext;
+use crate::metrics::Handled;
 use crate::quotas::RequestCharge;
 
 /// Routes requests to handlers; shared by all connections.
@@ -110,7 +111,6 @@ impl Dispatcher {
     /// Handles one request frame (without its length).
     pub(crate) fn dispatch(&self, client: &mut Client, frame: Bytes) -> Answer {
         let started = Instant::now();
-        let length = frame.len();
         let mut decoder = Decoder::new(frame);
         let header = match RequestHeader::decode(&mut decoder) {
             Ok(header) => header,
@@ -137,7 +137,8 @@ impl Dispatcher {
         let charge = RequestCharge::new(&self.context.quotas, client, &call);
         let answer = self.route(client, call, &mut decoder);
         let answer = RequestCharge::apply(charge, client, started, answer);
-        self.context.metrics.request(api_key, length, started, answer)
+        client.handled = Handled::new(api_key, started);
+        answer
     }
 }
 

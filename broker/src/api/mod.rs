@@ -76,4 +76,4 @@ mod write_txn_markers;
 
 pub(crate) use answer::{Answer, Call, Response};
 pub(crate) use client::Client;
-pub(crate) use dispatcher::{Dispatcher, SERVED};
+pub(crate) use dispatcher::Dispatcher;

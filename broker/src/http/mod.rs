@@ -1,5 +1,7 @@
-//! The HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts or routes to the node.
+//! The HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts or routes to the node, and the console
+//! for people.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,6 +12,8 @@ use axum::routing::get;
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::console::Console;
 
 /// The content type of the text format that `/metrics` answers in.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -68,13 +72,16 @@ impl NodeStatus {
 pub async fn serve(
     listener: TcpListener,
     status: Arc<NodeStatus>,
+    console: Arc<Console>,
     stopping: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(status);
+        .with_state(status)
+        .merge(console.router())
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await }).await
 }
 

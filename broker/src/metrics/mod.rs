@@ -4,54 +4,40 @@
 //! |---|---|
 //! | `replicas` | replicas, directories and topics, read when scraped |
 //! | `process` | CPU, memory, open files, threads |
+//! | `traffic` | rates of the last minutes, for the console |
+//! | `requests` | times and errors of requests, by API |
+//! | `node` | connections, sessions, groups: read when scraped |
 //! | `scrape` | writing values that are read when scraped |
 
+mod node;
 mod process;
 mod replicas;
+mod requests;
 mod scrape;
+mod traffic;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
-use ottla_wire::api::ApiKey;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
-use crate::api::Answer;
-use crate::replica::ReplicaManager;
+use crate::context::BrokerContext;
 
 pub use replicas::PartitionTraffic;
-
-/// Upper bounds of latency buckets, in seconds.
-const LATENCY_SECONDS: [f64; 12] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+pub use requests::RequestTimes;
+pub(crate) use requests::{Handled, Pending};
+pub use traffic::{STEP_MS, TrafficHistory};
 
 /// In front of every name of ours.
 const PREFIX: &str = "ottla";
 
-/// API keys are below this.
-const API_KEYS: usize = 128;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ApiLabel {
-    api: &'static str,
-}
-
-struct ApiMetrics {
-    requests: Counter,
-    request_bytes: Counter,
-    seconds: Histogram,
-}
-
 /// The counters of one broker. Those of the hot path are looked up once, at start.
 pub struct Metrics {
     registry: parking_lot::Mutex<Registry>,
-    by_api: Vec<Option<ApiMetrics>>,
+    /// Times and errors of requests.
+    pub requests: RequestTimes,
     /// Bytes of record batches that producers sent and that were appended.
     pub produced_bytes: Counter,
     /// Record batches' records that producers sent and that were appended.
@@ -78,40 +64,21 @@ pub struct Metrics {
     pub start_seconds: Gauge<f64, AtomicU64>,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
-    /// Registers every metric; `apis` are those whose requests are counted one by one.
-    pub fn new(apis: &[ApiKey]) -> Self {
+    /// Registers every metric.
+    pub fn new() -> Self {
         let mut page = Registry::default();
         // Its names are the same for every program.
         page.register_collector(Box::new(process::Process));
         let registry = page.sub_registry_with_prefix(PREFIX);
-        let requests = Family::<ApiLabel, Counter>::default();
-        let request_bytes = Family::<ApiLabel, Counter>::default();
-        let seconds = Family::<ApiLabel, Histogram>::new_with_constructor(|| Histogram::new(LATENCY_SECONDS));
-        registry.register("requests", "Requests handled, by API", requests.clone());
-        registry.register_with_unit(
-            "request",
-            "Bytes of requests, by API",
-            Unit::Bytes,
-            request_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "request_handling",
-            "Time from a request's dispatch until its handler returned, by API (waiting is not counted)",
-            Unit::Seconds,
-            seconds.clone(),
-        );
-        let mut by_api: Vec<Option<ApiMetrics>> = (0..API_KEYS).map(|_| None).collect();
-        for key in apis {
-            let label = ApiLabel { api: key.name() };
-            if let Some(slot) = usize::try_from(key.code()).ok().and_then(|index| by_api.get_mut(index)) {
-                *slot = Some(ApiMetrics {
-                    requests: requests.get_or_create(&label).clone(),
-                    request_bytes: request_bytes.get_or_create(&label).clone(),
-                    seconds: seconds.get_or_create(&label).clone(),
-                });
-            }
-        }
+        let requests = RequestTimes::default();
+        registry.register_collector(Box::new(requests.clone()));
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -146,7 +113,7 @@ impl Metrics {
         );
         Self {
             registry: parking_lot::Mutex::new(page),
-            by_api,
+            requests,
             produced_bytes,
             produced_records,
             fetched_bytes,
@@ -162,15 +129,15 @@ impl Metrics {
         }
     }
 
-    /// Counts one handled request and passes its answer on.
-    pub(crate) fn request(&self, key: ApiKey, bytes: usize, started: Instant, answer: Answer) -> Answer {
-        let slot = usize::try_from(key.code()).ok().and_then(|index| self.by_api.get(index));
-        if let Some(Some(metrics)) = slot {
-            metrics.requests.inc();
-            metrics.request_bytes.inc_by(bytes as u64);
-            metrics.seconds.observe(started.elapsed().as_secs_f64());
+    /// Counts for [`TrafficHistory`].
+    fn totals(&self) -> traffic::Totals {
+        traffic::Totals {
+            produced_bytes: self.produced_bytes.get(),
+            produced_records: self.produced_records.get(),
+            fetched_bytes: self.fetched_bytes.get(),
+            replicated_bytes: self.replicated_out_bytes.get(),
+            requests: self.requests.requests(),
         }
-        answer
     }
 
     /// Everything, as Prometheus reads it.
@@ -183,9 +150,10 @@ impl Metrics {
     }
 
     /// Adds what is read when scraped.
-    pub fn watch(&self, replicas: Arc<ReplicaManager>) {
+    pub(crate) fn watch(&self, context: &Arc<BrokerContext>) {
         self.register(|registry| {
-            registry.register_collector(Box::new(replicas::Replicas(replicas)));
+            registry.register_collector(Box::new(replicas::Replicas(Arc::clone(&context.replicas))));
+            registry.register_collector(Box::new(node::Node(Arc::downgrade(context))));
         });
     }
 

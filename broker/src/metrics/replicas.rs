@@ -103,6 +103,16 @@ fn sums(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error>
         "Partitions led here with an ISR smaller than min.insync.replicas",
         count(|view| view.is_leader && view.is_under_min_isr),
     )?;
+    let behind = |view: &PartitionView| {
+        let known = view.followers.iter().filter(|follower| follower.log_end >= 0);
+        known.map(|follower| view.log_end_offset - follower.log_end).max().unwrap_or(0)
+    };
+    gauge(
+        encoder,
+        "follower_lag_max",
+        "Records that the follower furthest behind lacks of a partition led here",
+        seen.iter().filter(|one| one.view.is_leader).map(|one| behind(&one.view)).max().unwrap_or(0).max(0),
+    )?;
     gauge(
         encoder,
         "offline_replicas",
@@ -155,6 +165,27 @@ impl Replicas {
                 let own = seen.iter().filter(|one| Arc::ptr_eq(&one.view.log_dir, directory));
                 (label(directory), whole(own.map(|one| one.view.size_bytes).sum::<u64>()))
             }),
+        )?;
+        // A directory that failed tells nothing of its disk.
+        let disks: Vec<_> = all
+            .iter()
+            .filter_map(|directory| {
+                let space = rustix::fs::statvfs(directory.path()).ok().filter(|_| !directory.is_offline())?;
+                let bytes = |blocks: u64| whole(blocks.saturating_mul(space.f_frsize));
+                Some((label(directory), bytes(space.f_blocks), bytes(space.f_bavail)))
+            })
+            .collect();
+        gauges(
+            encoder,
+            "log_directory_disk_bytes",
+            "Size of the disk that a log directory is on",
+            disks.iter().map(|(label, total, _)| (label.clone(), *total)),
+        )?;
+        gauges(
+            encoder,
+            "log_directory_disk_free_bytes",
+            "Bytes of that disk that this process may still write",
+            disks.iter().map(|(label, _, free)| (label.clone(), *free)),
         )
     }
 }

@@ -22,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::authentication::{Admitted, Authentication};
 use super::frame_reader::{FrameError, FrameReader};
+use super::request_clock::RequestClock;
 use super::stream::{Stream, WriteSide};
 use super::writer::Outbox;
 use crate::api::{Answer, Client, Response};
+use crate::metrics::RequestTimes;
 use crate::security::{ListenerSecurity, Principal, tls};
 
 /// Requests of one connection that may be waiting at once; beyond that its socket is not read.
@@ -44,6 +46,8 @@ pub(crate) type Handler = Arc<dyn Fn(&mut Client, Bytes) -> Answer + Send + Sync
 /// What the connections of one listener share.
 pub(crate) struct ConnectionContext {
     pub(crate) handler: Handler,
+    /// Where times of requests are counted; `None`: nowhere.
+    pub(crate) times: Option<RequestTimes>,
     /// Name of the listener, upper case.
     pub(crate) listener: Arc<str>,
     /// TLS and SASL.
@@ -100,6 +104,7 @@ pub(crate) async fn serve(
         authentication,
         refusal: None,
         muted_until: None,
+        clock: RequestClock::new(context.times.clone()),
         context,
         client,
     };
@@ -145,6 +150,7 @@ struct Connection {
     refusal: Option<Refusal>,
     /// A quota was passed: nothing is read before.
     muted_until: Option<Instant>,
+    clock: RequestClock,
     context: Arc<ConnectionContext>,
     client: Client,
 }
@@ -168,14 +174,15 @@ impl Connection {
         loop {
             self.dispatch_arrived()?;
             let drained = self.outbox.is_empty() || self.outbox.write(&mut write_side).await?;
+            self.clock.written(self.outbox.bytes());
             let may_read = self.may_dispatch();
             let alarm = self.refusal.as_ref().map(|refusal| refusal.due).or(self.muted_until);
             tokio::select! {
                 biased;
                 Some(response) = self.waiting.next(), if !self.waiting.is_empty() => {
-                    self.push(response);
-                    self.take_ready().await;
                     active_at = Instant::now();
+                    self.push(response, Some(active_at));
+                    self.take_ready(active_at).await;
                 }
                 ready = self.outbox.wait(&mut write_side), if !drained => ready?,
                 more = self.reader.fill(&mut read_side), if may_read => {
@@ -184,7 +191,11 @@ impl Connection {
                     }
                     // One clock read a burst; an incomplete frame does not count as activity, or one byte now and
                     // then would keep a connection for ever.
-                    self.dispatch_arrived_and(&mut active_at)?;
+                    let read_at = Instant::now();
+                    self.clock.read(read_at);
+                    if self.dispatch_arrived()? {
+                        active_at = read_at;
+                    }
                 }
                 () = sleep_until(alarm), if alarm.is_some() => {
                     if let Some(refusal) = self.refusal.take() {
@@ -206,13 +217,15 @@ impl Connection {
         }
     }
 
-    /// Queues an answer; a quota may have it that nothing is read for a while.
-    fn push(&mut self, response: Response) {
+    /// Queues an answer that is there since `now` (`None`: at once); a quota may have it that nothing is read for a while.
+    fn push(&mut self, response: Response, now: Option<Instant>) {
+        self.clock.answered(now, &response);
         if response.mute_ms > 0 {
             let until = Instant::now() + Duration::from_millis(response.mute_ms.into());
             self.muted_until = self.muted_until.max(Some(until));
         }
         self.outbox.push(response);
+        self.clock.queued(self.outbox.bytes());
     }
 
     async fn refuse(&mut self, refusal: Refusal, write_side: &mut WriteSide<'_>) -> Ending {
@@ -252,21 +265,21 @@ impl Connection {
             && self.outbox.bytes() < UNWRITTEN_BYTES_MAX
     }
 
-    fn dispatch_arrived_and(&mut self, active_at: &mut Instant) -> Result<(), Ending> {
-        if self.dispatch_arrived()? {
-            *active_at = Instant::now();
-        }
-        Ok(())
-    }
-
     /// Dispatches every whole frame that has arrived, as far as limits allow; says whether there was one.
     fn dispatch_arrived(&mut self) -> Result<bool, Ending> {
         let mut any = false;
         while self.may_dispatch() {
             let Some(frame) = self.reader.next()? else { break };
             any = true;
-            match self.dispatch(frame) {
-                Answer::Ready(response) if self.waiting.is_empty() => self.push(response),
+            let length = frame.len();
+            let answer = self.dispatch(frame);
+            self.clock.dispatched(
+                self.client.handled.take(),
+                length,
+                !matches!(answer, Answer::None | Answer::Close(_)),
+            );
+            match answer {
+                Answer::Ready(response) if self.waiting.is_empty() => self.push(response, None),
                 Answer::Ready(response) => self.waiting.push_back(Box::pin(std::future::ready(response))),
                 Answer::Waiting(future) => self.waiting.push_back(future),
                 Answer::Exclusive(future) => {
@@ -281,7 +294,7 @@ impl Connection {
     }
 
     /// Moves every further answer that is ready to the outbox, so that one write takes them all.
-    async fn take_ready(&mut self) {
+    async fn take_ready(&mut self, now: Instant) {
         while !self.waiting.is_empty() {
             let ready = std::future::poll_fn(|task| match self.waiting.poll_next_unpin(task) {
                 std::task::Poll::Ready(response) => std::task::Poll::Ready(response),
@@ -289,7 +302,7 @@ impl Connection {
             })
             .await;
             let Some(response) = ready else { return };
-            self.push(response);
+            self.push(response, Some(now));
         }
         self.exclusive = false;
     }

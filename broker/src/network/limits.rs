@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::quotas::Quotas;
 use crate::quotas::rate::{Rate, Windows};
+use crate::replica::Counter;
 
 /// Why a connection was closed before its first byte was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +64,8 @@ pub struct ConnectionLimits {
     /// New connections lately, by listener; of all together under the empty name.
     created: Mutex<HashMap<String, Rate>>,
     started: Instant,
+    admitted: Counter,
+    refused: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +98,8 @@ impl ConnectionLimits {
             open: Mutex::default(),
             created: Mutex::default(),
             started: Instant::now(),
+            admitted: Counter::default(),
+            refused: Counter::default(),
         })
     }
 
@@ -106,6 +111,16 @@ impl ConnectionLimits {
 
     /// Counts a new connection, or says which limit it would break.
     pub fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        listener: &Arc<str>,
+    ) -> Result<Admission, ConnectionRefusal> {
+        let admission = self.try_admit(address, listener);
+        if admission.is_ok() { &self.admitted } else { &self.refused }.add(1);
+        admission
+    }
+
+    fn try_admit(
         self: &Arc<Self>,
         address: IpAddr,
         listener: &Arc<str>,
@@ -157,6 +172,16 @@ impl ConnectionLimits {
         });
         // Longer than a window is not needed: the next connection is counted again.
         Duration::from_millis(pause_ms.max().unwrap_or(0).min(self.windows.length_ms))
+    }
+
+    /// Connections so far: admitted, refused.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.admitted.get(), self.refused.get())
+    }
+
+    /// Connections open now, by listener.
+    pub(crate) fn open_by_listener(&self) -> HashMap<Arc<str>, usize> {
+        self.open.lock().by_listener.clone()
     }
 
     /// Connections open now.

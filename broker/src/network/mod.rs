@@ -11,6 +11,7 @@ pub(crate) mod dynamic_limits;
 mod frame_reader;
 mod limits;
 mod listener;
+mod request_clock;
 mod stream;
 #[cfg(test)]
 mod tests;

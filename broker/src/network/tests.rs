@@ -109,6 +109,7 @@ impl Server {
         let address = listener.local_address().unwrap();
         let context = Arc::new(ConnectionContext {
             handler,
+            times: None,
             listener: "TEST".into(),
             security: Arc::clone(&security),
             frame_bytes_max: 1 << 20,
@@ -291,7 +292,7 @@ async fn answers_out_of_files_go_through_tls_whole() {
         encoder.i32(header.correlation_id);
         encoder.nullable_records(Some(&Records::External { token: 0, length: LENGTH }), false).unwrap();
         let range = FileRange { file: Arc::clone(&file), position: 0, length: LENGTH as u64 };
-        Answer::Ready(Response { segments: encoder.finish(), files: vec![range], mute_ms: 0 })
+        Answer::Ready(Response { segments: encoder.finish(), files: vec![range], ..Default::default() })
     });
     let all = Authority::new("ca").properties("node");
     let server = Server::start(SecurityProtocol::Ssl, &all, handler).await;

@@ -74,6 +74,11 @@ impl NodeSecurity {
         self.listeners.iter().find(|listener| listener.name() == name).cloned()
     }
 
+    /// The security of all listeners.
+    pub(crate) fn listeners(&self) -> &[Arc<ListenerSecurity>] {
+        &self.listeners
+    }
+
     /// Whether the listeners could still be protected after a change of this broker's properties (`None` deletes one).
     /// Reads files: not for a worker of the runtime.
     pub(crate) fn check(

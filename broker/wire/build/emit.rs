@@ -503,6 +503,8 @@ impl<'a> Emitter<'a> {
         match &field.kind {
             Type::Boolean => format!("encoder.i8(i8::from({value}));"),
             Type::Int8 => format!("encoder.i8({value});"),
+            // Codes are counted as they go by: nobody has to look for them in the message again.
+            Type::Int16 if field.name == "error_code" => format!("encoder.error_code({value});"),
             Type::Int16 => format!("encoder.i16({value});"),
             Type::UInt16 => format!("encoder.u16({value});"),
             Type::Int32 => format!("encoder.i32({value});"),

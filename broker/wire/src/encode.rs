@@ -122,7 +122,12 @@ pub struct Encoder {
     done: Vec<Segment>,
     done_bytes: usize,
     buffer: BytesMut,
+    /// Error codes that were written, each with how often.
+    errors: ErrorCounts,
 }
+
+/// Kafka's error codes in one message, each with how often; success is not among them. Mostly empty, which allocates nothing.
+pub type ErrorCounts = Vec<(i16, u32)>;
 
 /// Where a tagged field began, so that its size can be put in front.
 #[derive(Debug)]
@@ -163,6 +168,16 @@ impl Encoder {
     /// INT16.
     pub fn i16(&mut self, value: i16) {
         self.buffer.put_i16(value);
+    }
+    /// INT16 that is one of Kafka's error codes: it is counted beside.
+    pub fn error_code(&mut self, code: i16) {
+        self.buffer.put_i16(code);
+        if code != 0 {
+            match self.errors.iter_mut().find(|(known, _)| *known == code) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => self.errors.push((code, 1)),
+            }
+        }
     }
     /// UINT16.
     pub fn u16(&mut self, value: u16) {
@@ -309,6 +324,16 @@ pub fn encode_response_frame(
     correlation_id: i32,
     body: &impl Message,
 ) -> Encoded<Segments> {
+    encode_counted_frame(key, version, correlation_id, body).map(|(frame, _)| frame)
+}
+
+/// As [`encode_response_frame`], with the error codes that the response tells.
+pub fn encode_counted_frame(
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    body: &impl Message,
+) -> Encoded<(Segments, ErrorCounts)> {
     let mut encoder = Encoder::new();
     encoder.i32(0);
     encoder.i32(correlation_id);
@@ -316,7 +341,8 @@ pub fn encode_response_frame(
         encoder.unsigned_varint(0);
     }
     body.encode(&mut encoder, version)?;
-    finish_frame(encoder)
+    let errors = std::mem::take(&mut encoder.errors);
+    finish_frame(encoder).map(|frame| (frame, errors))
 }
 
 /// A request with its header, the length in front.

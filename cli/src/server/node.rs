@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ottla_broker::Broker;
 use ottla_broker::admin::{AdminService, node_gate};
+use ottla_broker::console::Console;
 use ottla_broker::controller_link::{ControllerClient, ImageHandle, follow_metadata};
 use ottla_broker::http::{self, NodeStatus};
 use ottla_broker::security::GrpcSecurity;
@@ -145,8 +146,17 @@ impl Node {
         if config.roles.broker {
             shared.status.set("broker", Some("starting".into()));
         }
+        let replicas = Arc::new(OnceLock::new());
+        let admin = AdminService::new(
+            self.id,
+            shared.image.clone(),
+            shared.controller.clone(),
+            Arc::clone(&replicas),
+            Arc::clone(&config.properties),
+        );
+        let console = Console::new(admin.clone());
         if let Some(listener) = ports.http {
-            self.serve_http(listener, &shared)?;
+            self.serve_http(listener, &shared, Arc::clone(&console))?;
         }
         let mut routes = Routes::default();
         if config.roles.controller {
@@ -163,15 +173,7 @@ impl Node {
             shared.status.add_metrics(controller.metrics());
             self.controller = Some(controller);
         }
-        let replicas = Arc::new(OnceLock::new());
         if let Some(listener) = ports.grpc {
-            let admin = AdminService::new(
-                self.id,
-                shared.image.clone(),
-                shared.controller.clone(),
-                Arc::clone(&replicas),
-                Arc::clone(&config.properties),
-            );
             self.serve_grpc(config, listener, routes, admin).await?;
         }
         if !config.roles.broker {
@@ -181,6 +183,7 @@ impl Node {
         let broker = Broker::start(options::broker(config, self.grpc.clone(), shared)).await?;
         // Nobody else sets it.
         drop(replicas.set(broker.replicas()));
+        console.attach(&broker);
         let told = |name: &str, bound: &SocketAddr| {
             let told = config.advertised.iter().find(|listener| listener.name == name);
             let host = told.map_or_else(|| bound.ip().to_string(), |listener| listener.address.host.clone());
@@ -192,11 +195,16 @@ impl Node {
         Ok(())
     }
 
-    fn serve_http(&mut self, listener: TcpListener, shared: &Shared) -> anyhow::Result<()> {
+    fn serve_http(
+        &mut self,
+        listener: TcpListener,
+        shared: &Shared,
+        console: Arc<Console>,
+    ) -> anyhow::Result<()> {
         self.http = Some(listener.local_addr()?.to_string());
         let (status, stop) = (Arc::clone(&shared.status), self.stop.clone());
         self.tasks.push(tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, status, stop).await {
+            if let Err(error) = http::serve(listener, status, console, stop).await {
                 tracing::error!(%error, "the HTTP port ended");
             }
         }));

@@ -1,0 +1,90 @@
+// Properties: what holds, from where, and changing it. Those that differ from the default come first.
+
+import { get, part, put } from "./api.js";
+import { field, form, toast } from "./dialog.js";
+import { h, fill, path } from "./dom.js";
+import { plural } from "./format.js";
+import { table } from "./table.js";
+
+const SOURCE = { topic: "accent", broker: "accent", cluster: "accent", group: "accent", static: "good" };
+const SAID = { default: "default", static: "property file", cluster: "cluster", broker: "this broker", topic: "this topic", group: "this group" };
+
+/** The configs of one resource, as a part of a page. */
+export function configTable(scope, name, shell) {
+  let all = [];
+  let mayAlter = false;
+  const search = h("input", { type: "search", placeholder: "Search configs  ( / )", "aria-label": "Search configs", oninput: () => draw() });
+  const changed = h("input", { type: "checkbox", onchange: () => draw() });
+  const end = h("span", { class: "end" });
+  const list = table({
+    caption: "Configs",
+    empty: "No config fits.",
+    open: (config) => edit(config),
+    columns: [
+      { title: "Name", kind: "name", cell: (config) => h("span", { title: config.documentation }, config.name) },
+      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : config.value) },
+      { title: "From", cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
+      { title: "Type", minor: true, cell: (config) => h("span", { class: "faint" }, config.type) },
+      { title: "", num: true, cell: (config) => (mayAlter && !config.read_only ? h("button", { class: "button small", type: "button", onclick: () => edit(config) }, "Edit") : h("span", { class: "faint" }, config.read_only ? "read-only" : "")) },
+    ],
+  });
+
+  function draw() {
+    const word = search.value.trim().toLowerCase();
+    const fits = all.filter((config) => (word === "" || config.name.toLowerCase().includes(word) || (config.documentation ?? "").toLowerCase().includes(word)) && (!changed.checked || config.source !== "default"));
+    list.update(fits);
+    fill(end, `${plural(all.filter((config) => config.source !== "default").length, "differs", "differ")} from the default`);
+  }
+
+  async function edit(config) {
+    if (!mayAlter || config.read_only) return;
+    const isOwn = config.source === scope;
+    const values = { boolean: ["true", "false"] }[config.type];
+    const value = config.sensitive ? "" : config.value ?? "";
+    const input = values ? h("select", { name: "value" }, values.map((text) => h("option", { value: text, selected: text === value }, text)))
+      : h("input", { type: "text", name: "value", value, autofocus: true, spellcheck: "false" });
+    const reset = h("input", { type: "checkbox", name: "reset", onchange: () => (input.disabled = reset.checked) });
+    const done = await form({
+      title: config.name,
+      action: "Apply",
+      fields: [
+        h("p", { class: "soft" }, config.documentation),
+        field(`Value (${config.type})`, input),
+        isOwn ? h("label", { class: "check" }, reset, "Remove it: what the level above says holds then") : null,
+      ],
+      submit: ({ elements }) => put(`/configs/${part(scope)}/${part(name)}`, reset.checked ? { unset: [config.name] } : { set: { [config.name]: elements.value.value } }),
+    });
+    if (done) toast(`${config.name} was ${reset.checked ? "removed" : "set"}.`);
+    if (done) shell.look();
+  }
+
+  return {
+    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), list.element),
+    every_ms: 0,
+    key: (event) => list.key(event),
+    async update(_query, signal) {
+      const answer = await get(`/configs/${part(scope)}/${part(name)}`, {}, signal);
+      all = answer.configs;
+      mayAlter = answer.may_alter;
+      draw();
+    },
+  };
+}
+
+/** The page: the defaults of the cluster, and the way to those of brokers. */
+export function configs({ scope = "cluster", name = "default", shell }) {
+  const inner = configTable(scope, name, shell);
+  const tabs = h("div", { class: "tabs", role: "navigation", "aria-label": "Whose configs" });
+  return {
+    title: "Configs",
+    element: h("div", {}, h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", {}, "Configs"), h("div", { class: "sub" }, "What all brokers have unless one has its own, as far as it can be changed while they run; configs of a topic stand with the topic."))), tabs, inner.element),
+    every_ms: 0,
+    key: (event) => inner.key(event),
+    async update(query, signal) {
+      const cluster = await get("/cluster", {}, signal);
+      const tab = (title, target, is) => h("a", { href: target, "aria-current": is ? "page" : null }, title);
+      fill(tabs, tab("All brokers", "#/configs", scope === "cluster"), cluster.brokers.map((broker) => tab(`Broker ${broker.id}`, path("configs", "broker", String(broker.id)), scope === "broker" && name === String(broker.id))));
+      await inner.update(query, signal);
+    },
+  };
+}

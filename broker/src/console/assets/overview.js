@@ -1,0 +1,127 @@
+// The cluster at a glance: figures, traffic, the map of brokers by rack, what is not well.
+
+import { get } from "./api.js";
+import { panel, summed } from "./chart.js";
+import { h, fill, path } from "./dom.js";
+import { bytesRate, compact, count, plural, rate } from "./format.js";
+
+export function overview() {
+  const title = h("h1", {}, "Overview");
+  const sub = h("div", { class: "sub" }, "\u00a0");
+  const figures = h("div", { class: "figures" });
+  const map = h("div", { class: "racks" }, h("div", { class: "loading" }, "Loading…"));
+  const silent = h("span", { class: "end" });
+  const charts = [panel("Produced", bytesRate, ""), panel("Consumed", bytesRate, "second"), panel("Requests", rate, "third")];
+  const trouble = h("section", { class: "panel", hidden: true });
+  const element = h("div", {},
+    h("div", { class: "head" }, h("div", { class: "grow" }, title, sub)),
+    h("section", { class: "panel", "aria-label": "Figures" }, figures),
+    trouble,
+    h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Throughput"), silent), h("div", { class: "traffic" }, charts.map((chart) => chart.element))),
+    h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Brokers by rack"), h("span", { class: "end" }, legend())), map));
+
+  return {
+    title: "Overview",
+    element,
+    every_ms: 2_000,
+    async update(_query, signal) {
+      const [cluster, quorum, traffic] = await Promise.all([
+        get("/cluster", {}, signal),
+        get("/quorum", {}, signal).catch(quiet),
+        get("/traffic", {}, signal).catch(quiet),
+      ]);
+      fill(sub, "Cluster ", h("span", { class: "mono" }, cluster.cluster_id), ` · answered by node ${cluster.answering_node}`);
+      const running = cluster.brokers.filter((one) => one.state === "running").length;
+      const sums = summed(traffic?.nodes ?? [], ["produced_bytes", "fetched_bytes", "requests", "produced_records"]);
+      const now = (name) => sums[name]?.[sums[name].length - 1] ?? null;
+      charts[0].update(sums.produced_bytes ?? []);
+      charts[1].update(sums.fetched_bytes ?? []);
+      charts[2].update(sums.requests ?? []);
+      fill(silent, traffic === null ? "not shown: it needs Describe of the cluster" : traffic?.silent?.length > 0 ? `without ${plural(traffic.silent.length, "broker")} that did not answer` : now("produced_records") === null ? "" : `${compact(now("produced_records"))} records/s`);
+      const problems = cluster.trouble;
+      fill(figures,
+        figure(`${running} / ${cluster.brokers.length}`, "brokers running", running < cluster.brokers.length ? "warn" : ""),
+        figure(count(cluster.topics), "topics"),
+        figure(count(cluster.partitions), "partitions"),
+        problems ? [
+          figure(many(problems.under_replicated.count), "under-replicated", problems.under_replicated.count > 0 ? "warn" : ""),
+          figure(many(problems.under_min_isr.count), "under min ISR", problems.under_min_isr.count > 0 ? "bad" : ""),
+          figure(many(problems.offline.count), "without a leader", problems.offline.count > 0 ? "bad" : ""),
+        ] : null,
+        figure(cluster.controller_id < 0 ? "none" : `node ${cluster.controller_id}`, "controller", cluster.controller_id < 0 ? "bad" : ""),
+        figure(compact((traffic?.nodes ?? []).reduce((sum, node) => sum + (node.connections ?? 0), 0)), "connections"));
+      troubles(trouble, problems);
+      fill(map, racks(cluster, quorum, traffic));
+    },
+  };
+}
+
+/** A part that may be refused or away: the rest is shown all the same. */
+function quiet(error) {
+  if (error.name === "AbortError") throw error;
+  return null;
+}
+
+// The server names at most a thousand.
+const many = (number) => (number >= 1_000 ? "1,000+" : count(number));
+
+function figure(value, label, kind) {
+  return h("div", { class: `figure ${kind ?? ""}` }, h("b", {}, value), h("span", {}, label));
+}
+
+function troubles(element, trouble) {
+  const kinds = trouble ? [["Without a leader", trouble.offline, "bad"], ["Under min ISR", trouble.under_min_isr, "bad"], ["Under-replicated", trouble.under_replicated, "warn"]] : [];
+  const shown = kinds.filter(([, found]) => found.count > 0);
+  element.hidden = shown.length === 0;
+  fill(element, h("header", {}, h("h2", {}, "Needs attention"), h("a", { class: "end", href: "#/topics?filter=trouble" }, "All topics concerned")),
+    h("div", { class: "body" }, shown.map(([label, found, kind]) => h("p", {}, h("span", { class: `tag ${kind}` }, `${label} ${many(found.count)}`), " ",
+      found.first.slice(0, 12).map((one) => [h("a", { href: path("topics", one.topic) }, `${one.topic}-${one.partition}`), " "]), found.count > 12 ? "…" : ""))));
+}
+
+function racks(cluster, quorum, traffic) {
+  const byRack = new Map();
+  for (const broker of cluster.brokers) {
+    const rack = broker.rack || "";
+    byRack.set(rack, [...(byRack.get(rack) ?? []), broker]);
+  }
+  const voters = new Map((quorum?.voters ?? []).map((voter) => [voter.node_id, voter]));
+  const shown = [...byRack.entries()].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true }));
+  const scale = {
+    leaders: Math.max(1, ...cluster.brokers.map((broker) => broker.leaders)),
+    replicas: Math.max(1, ...cluster.brokers.map((broker) => broker.replicas)),
+  };
+  const racks = shown.map(([rack, brokers]) => h("div", { class: "rack" }, h("h3", {}, rack === "" ? "no rack" : rack),
+    brokers.map((broker) => node(broker, cluster, voters.get(broker.id), traffic?.nodes?.find((one) => one.id === broker.id), scale))));
+  const alone = [...voters.values()].filter((voter) => !cluster.brokers.some((broker) => broker.id === voter.node_id));
+  if (alone.length > 0) {
+    racks.push(h("div", { class: "rack" }, h("h3", {}, "controllers only"), alone.map((voter) => h("div", { class: "node" },
+      h("div", { class: "title" }, h("span", { class: "dot good" }), `node ${voter.node_id}`, voter.node_id === cluster.controller_id ? h("span", { class: "tag accent" }, "controller") : null),
+      h("div", { class: "soft" }, voter.endpoint)))));
+  }
+  return racks;
+}
+
+function node(broker, cluster, voter, traffic, scale) {
+  const dot = { running: "good", stopping: "warn", fenced: "bad" }[broker.state];
+  const listener = broker.listeners[0];
+  const last = (values) => values?.[values.length - 1];
+  const role = broker.id === cluster.controller_id ? "controller" : voter ? "voter" : null;
+  return h("a", { class: "node", href: path("brokers", String(broker.id)) },
+    h("div", { class: "title" }, h("span", { class: `dot ${dot}` }), `broker ${broker.id}`,
+      broker.state === "running" ? null : h("span", { class: `tag ${dot}` }, broker.state),
+      role ? h("span", { class: `tag ${role === "controller" ? "accent" : ""}` }, role) : null),
+    h("div", { class: "soft" }, listener ? `${listener.host}:${listener.port}` : "no listener",
+      traffic ? ` · in ${bytesRate(last(traffic.produced_bytes) ?? 0)} · out ${bytesRate(last(traffic.fetched_bytes) ?? 0)}` : ""),
+    h("div", { class: "bars" }, bar("leaders", broker.leaders, scale.leaders), bar("replicas", broker.replicas, scale.replicas)));
+}
+
+/** A labelled meter. */
+export function bar(label, value, most, shown = count(value), kind = "") {
+  const fillIn = h("i");
+  fillIn.style.width = `${most > 0 ? Math.min(100, (value / most) * 100) : 0}%`;
+  return h("div", {}, h("span", {}, label), h("span", { class: `meter ${kind}` }, fillIn), h("span", { class: "num" }, shown));
+}
+
+function legend() {
+  return h("span", { class: "soft" }, h("span", { class: "dot good" }), " running  ", h("span", { class: "dot warn" }), " stopping  ", h("span", { class: "dot bad" }), " down");
+}

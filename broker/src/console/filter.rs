@@ -1,0 +1,137 @@
+//! Which messages are shown: by a part of key or value, as text, as hexadecimal bytes, or by a field of a JSON document.
+
+use bytes::Bytes;
+use ottla_wire::records::Record;
+use serde_json::Value;
+
+use super::answer::ApiError;
+use super::parameters::Parameters;
+
+/// What a message must have.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    key: Option<Pattern>,
+    value: Option<Pattern>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Pattern {
+    /// These bytes somewhere in it.
+    Bytes(Vec<u8>),
+    /// A JSON document whose field at this path is this: as text, or as JSON shows it.
+    Field(Vec<String>, String),
+}
+
+impl Filter {
+    /// Reads `key`, `value` and `as`: `text`, `hex` or `json` (`path.to.field=wanted`).
+    pub(super) fn read(parameters: &Parameters) -> Result<Self, ApiError> {
+        let kind = parameters.word("as", &["text", "hex", "json"])?;
+        let pattern = |name| parameters.text(name).map(|text| Pattern::read(kind, text)).transpose();
+        Ok(Self { key: pattern("key")?, value: pattern("value")? })
+    }
+
+    /// Whether everything passes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.key.is_none() && self.value.is_none()
+    }
+
+    /// Whether a record passes.
+    pub(super) fn fits(&self, record: &Record) -> bool {
+        let fits = |pattern: &Option<Pattern>, field: &Option<Bytes>| {
+            pattern.as_ref().is_none_or(|pattern| field.as_ref().is_some_and(|field| pattern.fits(field)))
+        };
+        fits(&self.key, &record.key) && fits(&self.value, &record.value)
+    }
+}
+
+impl Pattern {
+    fn read(kind: &str, text: &str) -> Result<Self, ApiError> {
+        match kind {
+            "hex" => bytes_of_hex(text).map(Self::Bytes).ok_or_else(|| {
+                ApiError::invalid("a filter as hex is pairs of hexadecimal digits, such as 00 ff")
+            }),
+            "json" => {
+                let (path, wanted) = text
+                    .split_once('=')
+                    .filter(|(path, _)| !path.trim().is_empty())
+                    .ok_or_else(|| ApiError::invalid("a filter as json is path.to.field=wanted"))?;
+                let path = path.trim().trim_start_matches("$.").split('.').map(str::to_owned).collect();
+                Ok(Self::Field(path, wanted.trim().to_owned()))
+            }
+            _ => Ok(Self::Bytes(text.as_bytes().to_vec())),
+        }
+    }
+
+    fn fits(&self, field: &[u8]) -> bool {
+        match self {
+            Self::Bytes(wanted) => contains(field, wanted),
+            Self::Field(path, wanted) => {
+                let Ok(document) = serde_json::from_slice::<Value>(field) else { return false };
+                let found = path.iter().try_fold(&document, |value, name| match value {
+                    Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+                    other => other.get(name),
+                });
+                match found {
+                    Some(Value::String(text)) => text == wanted,
+                    Some(other) => {
+                        let shown = other.to_string();
+                        shown == *wanted
+                    }
+                    None => false,
+                }
+            }
+        }
+    }
+}
+
+fn contains(field: &[u8], wanted: &[u8]) -> bool {
+    let Some(first) = wanted.first() else { return true };
+    let mut rest = field;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        rest = rest.get(at..).unwrap_or_default();
+        if rest.starts_with(wanted) {
+            return true;
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    false
+}
+
+fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|letter| !letter.is_whitespace())
+        .map(|letter| letter.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let is_whole = digits.len() >= 2 && digits.len().is_multiple_of(2);
+    is_whole.then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fits(kind: &str, text: &str, field: &[u8]) -> bool {
+        Pattern::read(kind, text).unwrap().fits(field)
+    }
+
+    #[test]
+    fn a_part_is_found_wherever_it_stands() {
+        assert!(fits("text", "aab", b"xaaab") && fits("text", "ä", "bär".as_bytes()));
+        assert!(!fits("text", "aab", b"aa") && !fits("text", "A", b"a"));
+        assert!(fits("hex", "00 FF", &[1, 0, 255]) && !fits("hex", "00ff", &[0, 1, 255]));
+        for wrong in ["0", "0g", "", "00f"] {
+            assert!(Pattern::read("hex", wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        let document = br#"{"user": {"id": 42, "name": "Ada", "tags": ["x", null]}}"#;
+        assert!(fits("json", "user.id=42", document) && fits("json", "$.user.name=Ada", document));
+        assert!(fits("json", "user.tags.0=x", document) && fits("json", "user.tags.1=null", document));
+        assert!(!fits("json", "user.id=4", document) && !fits("json", "user=1", document));
+        assert!(!fits("json", "a=1", b"no json") && !fits("json", "a=1", &b"[".repeat(100_000)));
+        assert!(Pattern::read("json", "=1").is_err() && Pattern::read("json", "a").is_err());
+    }
+}
