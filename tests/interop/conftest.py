@@ -26,6 +26,7 @@ SETTLE_SECONDS_MAX = 60
 def pytest_addoption(parser):
     parser.addoption("--product", choices=["ottla", "kafka"], default="ottla", help="what the nodes run")
     parser.addoption("--ottla", default=str(ROOT / "target" / "release" / "ottla"), help="the binary of Ottla")
+    parser.addoption("--kills", type=int, default=2, help="how often test_streams.py kills a broker under exactly_once_v2")
 
 
 def pytest_report_header(config):
@@ -55,10 +56,10 @@ class Nodes(servers.Cluster):
     def admin(self):
         return AdminClient({"bootstrap.servers": self.bootstrap})
 
-    def topic(self, prefix="topic", **config):
-        """A new topic with one partition on all nodes, once it has a leader that every node knows."""
+    def topic(self, prefix="topic", partitions=1, **config):
+        """A new topic on all nodes, once its first partition has a leader that every node knows."""
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-        new = NewTopic(name, 1, self.count, config={key: str(value) for key, value in config.items()})
+        new = NewTopic(name, partitions, self.count, config={key: str(value) for key, value in config.items()})
         admin = self.admin()  # held: its requests end with it
         admin.create_topics([new])[name].result(SETTLE_SECONDS_MAX)
         self.await_isr(name, self.count)

@@ -16,9 +16,10 @@ NULL = "\\N"
 NO_HEADERS = "NO_HEADERS"
 
 
-def run(class_name, *arguments, standard_input=None, with_errors=False):
-    """Runs one of Kafka's programs and returns what it printed, see `call`."""
-    environment = {**os.environ, "JAVA_OPTS": OPTIONS, "LOG_LEVEL": "WARN"}
+def run(class_name, *arguments, standard_input=None, with_errors=False, version="4.3.0", classes=""):
+    """Runs one of Kafka's programs, or one below `classes`, and returns what it printed, see `call`."""
+    environment = {**os.environ, "JAVA_OPTS": OPTIONS, "LOG_LEVEL": "WARN", "OTTLA_KAFKA_VERSION": version}
+    environment["OTTLA_KAFKA_CLASSES"] = str(classes)
     return call([KAFKA, class_name, *arguments], standard_input, environment, with_errors)
 
 
