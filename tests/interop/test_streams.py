@@ -7,10 +7,12 @@ import uuid
 
 import confluent_kafka
 import pytest
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from programs import Program, eventually
 
 WORDS = [f"word{number}" for number in range(40)]
+IN_MEMORY = "org.apache.kafka.streams.state.BuiltInDslStoreSuppliers$InMemoryDslStoreSuppliers"
 # The longest wait for the last count after the last record was written.
 COUNT_SECONDS_MAX = 120
 
@@ -21,7 +23,7 @@ def lines(count, seed):
 
 
 def producer(cluster):
-    return confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, "enable.idempotence": True, "linger.ms": 5})
+    return confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 0})
 
 
 class Counts:
@@ -34,6 +36,7 @@ class Counts:
                 "group.id": "counts",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
+                "log_level": 0,
             }
         )
         partitions = self.consumer.list_topics(topic, timeout=20).topics[topic].partitions
@@ -140,7 +143,7 @@ def test_streams_counts_exactly_once_through_kills(three, tmp_path, pytestconfig
     kills = pytestconfig.getoption("--kills")
     topics = three.topic("once-lines", partitions=3), three.topic("once-counts", partitions=3)
     name = f"once-{uuid.uuid4().hex[:8]}"
-    settings = {"processing.guarantee": "exactly_once_v2", "default.dsl.store": "in_memory", "transaction.timeout.ms": 10000}
+    settings = {"processing.guarantee": "exactly_once_v2", "dsl.store.suppliers.class": IN_MEMORY}
     feeder = Feeder(three, topics[0])
     with application(tmp_path, three, name, topics, 1, **settings) as first, application(
         tmp_path, three, name, topics, 2, **settings
@@ -174,15 +177,18 @@ class Progress:
 
     def __init__(self, cluster, topic, down):
         alive = [f"127.0.0.1:{port}" for number, port in enumerate(cluster.kafka, start=1) if number != down]
-        settings = {"bootstrap.servers": ",".join(alive), "group.id": "progress", "isolation.level": "read_committed"}
-        self.consumer, self.topic = confluent_kafka.Consumer(settings), topic
-        self.first = None
+        self.bootstrap, self.topic, self.first = ",".join(alive), topic, None
 
     def __call__(self):
+        partitions = {confluent_kafka.TopicPartition(self.topic, number): OffsetSpec.latest() for number in range(3)}
+        # a new client each time: an old one may hold to the leader that it knew
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        committed = confluent_kafka.IsolationLevel.READ_COMMITTED
         try:
-            ends = [self.consumer.get_watermark_offsets(confluent_kafka.TopicPartition(self.topic, number), 5)[1] for number in range(3)]
+            told = admin.list_offsets(partitions, isolation_level=committed, request_timeout=5)
+            end = sum(result.result(10).offset for result in told.values())
         except confluent_kafka.KafkaException:
             return False
         if self.first is None:
-            self.first = ends
-        return sum(ends) > sum(self.first)
+            self.first = end
+        return end > self.first
