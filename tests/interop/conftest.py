@@ -149,3 +149,24 @@ def three(pytestconfig):
     with _cluster(pytestconfig, 3) as cluster:
         _await_cluster(cluster)
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def guarded(pytestconfig):
+    """One node with an authorizer, a second listener `sasl` for SCRAM, and delegation tokens; nobody's name is a super user."""
+    cluster = _cluster(pytestconfig, 1)
+    (port,) = servers.free_ports(1)
+    cluster.sasl = f"127.0.0.1:{port}"
+    plain, control = f"PLAINTEXT://127.0.0.1:{cluster.kafka[0]}", f"CONTROLLER://127.0.0.1:{cluster.control[0]}"
+    cluster.properties |= {
+        "listeners": f"{plain},SASL_PLAINTEXT://{cluster.sasl},{control}",
+        "advertised.listeners": f"{plain},SASL_PLAINTEXT://{cluster.sasl}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "delegation.token.secret.key": "a secret of the tests",
+    }
+    with cluster:
+        _await_cluster(cluster)
+        yield cluster
