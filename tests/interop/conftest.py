@@ -162,7 +162,9 @@ def guarded(pytestconfig):
         "listeners": f"{plain},SASL_PLAINTEXT://{cluster.sasl},{control}",
         "advertised.listeners": f"{plain},SASL_PLAINTEXT://{cluster.sasl}",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
-        "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-256",
+        # Kafka does not start without one
+        "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "delegation.token.secret.key": "a secret of the tests",

@@ -6,7 +6,6 @@ import subprocess
 import time
 
 from clients import java
-from clients.go import CACHE
 
 # Longest wait for a program to say something: two cores start a Java program in up to ten seconds.
 SAY_SECONDS_MAX = 90
@@ -17,7 +16,7 @@ class Program:
 
     def __init__(self, output, class_name, *arguments, options=java.OPTIONS):
         self.output = pathlib.Path(output)
-        environment = {**os.environ, "JAVA_OPTS": options, "LOG_LEVEL": "WARN", "OTTLA_KAFKA_CLASSES": str(CACHE / "interop-java")}
+        environment = {**os.environ, "JAVA_OPTS": options, "LOG_LEVEL": "WARN", "OTTLA_KAFKA_CLASSES": str(java.CLASSES)}
         self.command = [str(java.KAFKA), class_name, *map(str, arguments)]
         self.environment = environment
         self.process = None
@@ -58,11 +57,6 @@ class Program:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.kill()
-
-
-def run(class_name, *arguments):
-    """Runs one of our own Java programs to its end, see `clients.call`."""
-    return java.run(class_name, *arguments, classes=CACHE / "interop-java")
 
 
 def eventually(seconds, what, check):

@@ -3,7 +3,7 @@ import java.io.ByteArrayOutputStream;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
-import java.io.InputStream;
+import java.io.OutputStream;
 import java.io.PrintStream;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
@@ -26,13 +26,38 @@ public final class Tools {
         }
     }
 
+    /** What is written now goes there; the stream itself stays, for a program may keep it. */
+    private static final class Switched extends OutputStream {
+        private ByteArrayOutputStream target = new ByteArrayOutputStream();
+
+        @Override
+        public synchronized void write(int octet) {
+            target.write(octet);
+        }
+
+        @Override
+        public synchronized void write(byte[] octets, int from, int length) {
+            target.write(octets, from, length);
+        }
+
+        synchronized ByteArrayOutputStream taken() {
+            ByteArrayOutputStream written = target;
+            target = new ByteArrayOutputStream();
+            return written;
+        }
+    }
+
     private final List<Runnable> hooks = new ArrayList<>();
+    private final Switched out = new Switched();
+    private final Switched errors = new Switched();
     private Integer code;
 
     public static void main(String[] arguments) throws IOException {
         Tools tools = new Tools();
         DataInputStream calls = new DataInputStream(System.in);
         DataOutputStream answers = new DataOutputStream(System.out);
+        System.setOut(new PrintStream(tools.out, true, StandardCharsets.UTF_8));
+        System.setErr(new PrintStream(tools.errors, true, StandardCharsets.UTF_8));
         Exit.setExitProcedure((code, message) -> tools.end(code));
         Exit.setHaltProcedure((code, message) -> tools.end(code));
         Exit.setShutdownHookAdder((name, hook) -> {
@@ -65,26 +90,14 @@ public final class Tools {
     }
 
     private void answer(String[] words, DataOutputStream answers) throws IOException {
-        ByteArrayOutputStream out = new ByteArrayOutputStream();
-        ByteArrayOutputStream errors = new ByteArrayOutputStream();
-        PrintStream output = System.out;
-        PrintStream errorOutput = System.err;
-        InputStream input = System.in;
-        System.setOut(new PrintStream(out, true, StandardCharsets.UTF_8));
-        System.setErr(new PrintStream(errors, true, StandardCharsets.UTF_8));
+        out.taken();
+        errors.taken();
         System.setIn(new ByteArrayInputStream(words[1].getBytes(StandardCharsets.UTF_8)));
         code = null;
-        int found;
-        try {
-            found = run(words);
-        } finally {
-            System.out.flush();
-            System.setOut(output);
-            System.setErr(errorOutput);
-            System.setIn(input);
-        }
+        int found = run(words);
+        System.out.flush();
         answers.writeInt(found);
-        for (ByteArrayOutputStream stream : List.of(out, errors)) {
+        for (ByteArrayOutputStream stream : List.of(out.taken(), errors.taken())) {
             answers.writeInt(stream.size());
             stream.writeTo(answers);
         }
