@@ -108,7 +108,7 @@ class Nodes(servers.Cluster):
         return sorted((self.directory / f"data-{number}" / f"{topic}-{partition}").glob(f"*{suffix}"))
 
 
-def _cluster(config, count):
+def _cluster(config, count, **more):
     product = config.getoption("--product")
     binary = config.getoption("--ottla")
     if product == "ottla" and not pathlib.Path(binary).is_file():
@@ -124,6 +124,7 @@ def _cluster(config, count):
         # a killed node is to be missed soon
         "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 1000,
+        **more,
     }
     return Nodes(product, count, binary, **properties)
 
@@ -139,6 +140,16 @@ def _await_cluster(cluster):
 def one(pytestconfig):
     """One node that is broker and controller."""
     with _cluster(pytestconfig, 1) as cluster:
+        _await_cluster(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def quick(pytestconfig):
+    """One node whose groups of the newer protocol hear of a change soon."""
+    # twice a second is more often than Kafka takes for a group's own setting
+    heartbeats = {"group.consumer.heartbeat.interval.ms": 500, "group.consumer.min.heartbeat.interval.ms": 500}
+    with _cluster(pytestconfig, 1, **heartbeats) as cluster:
         _await_cluster(cluster)
         yield cluster
 
