@@ -26,6 +26,7 @@ SETTLE_SECONDS_MAX = 60
 def pytest_addoption(parser):
     parser.addoption("--product", choices=["ottla", "kafka"], default="ottla", help="what the nodes run")
     parser.addoption("--ottla", default=str(ROOT / "target" / "release" / "ottla"), help="the binary of Ottla")
+    parser.addoption("--kills", type=int, default=2, help="how often test_streams.py kills a broker under exactly_once_v2")
 
 
 def pytest_report_header(config):
@@ -55,10 +56,10 @@ class Nodes(servers.Cluster):
     def admin(self):
         return AdminClient({"bootstrap.servers": self.bootstrap})
 
-    def topic(self, prefix="topic", **config):
-        """A new topic with one partition on all nodes, once it has a leader that every node knows."""
+    def topic(self, prefix="topic", partitions=1, **config):
+        """A new topic on all nodes, once its first partition has a leader that every node knows."""
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-        new = NewTopic(name, 1, self.count, config={key: str(value) for key, value in config.items()})
+        new = NewTopic(name, partitions, self.count, config={key: str(value) for key, value in config.items()})
         admin = self.admin()  # held: its requests end with it
         admin.create_topics([new])[name].result(SETTLE_SECONDS_MAX)
         self.await_isr(name, self.count)
@@ -107,7 +108,7 @@ class Nodes(servers.Cluster):
         return sorted((self.directory / f"data-{number}" / f"{topic}-{partition}").glob(f"*{suffix}"))
 
 
-def _cluster(config, count):
+def _cluster(config, count, **more):
     product = config.getoption("--product")
     binary = config.getoption("--ottla")
     if product == "ottla" and not pathlib.Path(binary).is_file():
@@ -123,6 +124,7 @@ def _cluster(config, count):
         # a killed node is to be missed soon
         "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 1000,
+        **more,
     }
     return Nodes(product, count, binary, **properties)
 
@@ -143,8 +145,41 @@ def one(pytestconfig):
 
 
 @pytest.fixture(scope="session")
+def quick(pytestconfig):
+    """One node whose groups of the newer protocol hear of a change soon."""
+    # twice a second is more often than Kafka takes for a group's own setting
+    heartbeats = {"group.consumer.heartbeat.interval.ms": 500, "group.consumer.min.heartbeat.interval.ms": 500}
+    with _cluster(pytestconfig, 1, **heartbeats) as cluster:
+        _await_cluster(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
 def three(pytestconfig):
     """Three nodes that are all broker and controller."""
     with _cluster(pytestconfig, 3) as cluster:
+        _await_cluster(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def guarded(pytestconfig):
+    """One node with an authorizer, a second listener `sasl` for SCRAM, and delegation tokens; nobody's name is a super user."""
+    cluster = _cluster(pytestconfig, 1)
+    (port,) = servers.free_ports(1)
+    cluster.sasl = f"127.0.0.1:{port}"
+    plain, control = f"PLAINTEXT://127.0.0.1:{cluster.kafka[0]}", f"CONTROLLER://127.0.0.1:{cluster.control[0]}"
+    cluster.properties |= {
+        "listeners": f"{plain},SASL_PLAINTEXT://{cluster.sasl},{control}",
+        "advertised.listeners": f"{plain},SASL_PLAINTEXT://{cluster.sasl}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-256",
+        # Kafka does not start without one
+        "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "delegation.token.secret.key": "a secret of the tests",
+    }
+    with cluster:
         _await_cluster(cluster)
         yield cluster

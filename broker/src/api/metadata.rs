@@ -84,8 +84,16 @@ fn explain(response: &mut MetadataResponse, refused: &[(String, ErrorCode)], oth
     }
 }
 
+/// Whether topics are asked for by their ids: then names do not count. Java's client leaves its topics' names empty, not null.
+fn asks_by_id(request: &MetadataRequest) -> bool {
+    request.topics.iter().flatten().any(|topic| !topic.topic_id.is_nil())
+}
+
 /// Names that are asked for, do not exist, and could be created.
 fn creatable(image: &MetadataImage, request: &MetadataRequest) -> Vec<Text> {
+    if asks_by_id(request) {
+        return Vec::new();
+    }
     let mut names: Vec<Text> = request
         .topics
         .iter()
@@ -145,11 +153,13 @@ fn answer(
             .map(&describe)
             .collect()
     } else {
+        let by_id = asks_by_id(request);
         request
             .topics
             .iter()
             .flatten()
-            .map(|asked| match &asked.name {
+            .filter(|asked| !by_id || !asked.topic_id.is_nil())
+            .map(|asked| match asked.name.as_ref().filter(|_| !by_id) {
                 Some(name) => match access.topic(Operation::Describe, name) {
                     Ok(()) => image.topic_by_name(name).map_or_else(|| unknown(name), &describe),
                     Err(code) => {
@@ -253,5 +263,34 @@ fn describe_partition(
             })
             .map(|broker| broker.0)
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_wire::messages::metadata_request;
+
+    use super::*;
+
+    fn asked(name: Option<&str>, id: u128) -> metadata_request::Topic {
+        metadata_request::Topic {
+            topic_id: Uuid::from_u128(id),
+            name: name.map(Text::from),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn one_id_makes_names_count_for_nothing() {
+        let request = |topics: Vec<metadata_request::Topic>| MetadataRequest {
+            topics: Some(topics),
+            allow_auto_topic_creation: true,
+            ..Default::default()
+        };
+        // Java's client asks so for the topics of a subscription by a regular expression.
+        assert!(asks_by_id(&request(vec![asked(Some(""), 7)])));
+        assert!(asks_by_id(&request(vec![asked(Some("t"), 0), asked(None, 7)])));
+        assert!(!asks_by_id(&request(vec![asked(Some("t"), 0)])));
+        assert!(!asks_by_id(&MetadataRequest::default()));
     }
 }

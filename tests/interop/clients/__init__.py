@@ -10,10 +10,15 @@ consume_group(bootstrap, topic, group, count) -> [Record] as a member of `group`
 
 Topics have one partition, so that the order of records is part of what is compared.
 """
+import os
+import pathlib
 import subprocess
 import typing
 
 ALL_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+
+# Where `run` of these tests installs what it needs.
+CACHE = pathlib.Path(os.environ.get("OTTLA_TESTS_CACHE", pathlib.Path.home() / ".cache" / "ottla-tests"))
 
 # The most one call of a client may take.
 CALL_SECONDS_MAX = 45

@@ -1,15 +1,11 @@
 """franz-go, through the program in ../go that speaks JSON lines; `run` of these tests builds it."""
 import json
-import os
-import pathlib
 
-from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, call
+from . import ALL_COMPRESSIONS, CACHE, CALL_SECONDS_MAX, ClientError, Record, call
 
 NAME = "franz-go"
 COMPRESSIONS = ALL_COMPRESSIONS
 READS = ALL_COMPRESSIONS
-
-CACHE = pathlib.Path(os.environ.get("OTTLA_TESTS_CACHE", pathlib.Path.home() / ".cache" / "ottla-tests"))
 
 
 def lines_of(records):

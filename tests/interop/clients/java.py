@@ -1,25 +1,80 @@
 """The Java client, through Kafka's console producer and console consumer."""
+import atexit
 import os
 import pathlib
+import struct
+import subprocess
+import threading
 
-from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, call
+from . import ALL_COMPRESSIONS, CACHE, CALL_SECONDS_MAX, ClientError, Record
 
 NAME = "java"
 COMPRESSIONS = ALL_COMPRESSIONS
 READS = ALL_COMPRESSIONS
 
 KAFKA = pathlib.Path(__file__).resolve().parents[2] / "kafka" / "kafka"
+# Where `run` of these tests puts the compiled programs of ../java.
+CLASSES = CACHE / "interop-java"
 # A short-lived program: the quick compiler alone, and no threads for collecting garbage.
 OPTIONS = "-Xmx256m -Xshare:auto -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8"
+# The machine that runs many of them, several of which read a whole segment into memory.
+TOOLS_OPTIONS = OPTIONS.replace("-Xmx256m", "-Xmx1g")
 NULL = "\\N"
 # What the console consumer prints for a record without headers.
 NO_HEADERS = "NO_HEADERS"
 
 
-def run(class_name, *arguments, standard_input=None, with_errors=False):
-    """Runs one of Kafka's programs and returns what it printed, see `call`."""
-    environment = {**os.environ, "JAVA_OPTS": OPTIONS, "LOG_LEVEL": "WARN"}
-    return call([KAFKA, class_name, *arguments], standard_input, environment, with_errors)
+class Tools:
+    """Programs of one version of Kafka, run one after another in one Java machine: `../java/Tools.java`."""
+
+    _machines = {}
+
+    @classmethod
+    def of(cls, version):
+        if version not in cls._machines or cls._machines[version].process.poll() is not None:
+            cls._machines[version] = cls(version)
+        return cls._machines[version]
+
+    def __init__(self, version):
+        environment = {**os.environ, "JAVA_OPTS": TOOLS_OPTIONS, "LOG_LEVEL": "WARN", "OTTLA_KAFKA_VERSION": version}
+        environment["OTTLA_KAFKA_CLASSES"] = str(CLASSES)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([str(KAFKA), "Tools"], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
+        # the end of the tests closes its input, at which it ends; this is for an end in the middle
+        atexit.register(self.process.kill)
+
+    def run(self, class_name, arguments, standard_input, with_errors):
+        words = [word.encode() for word in (class_name, standard_input, *map(str, arguments))]
+        call = struct.pack(">i", len(words)) + b"".join(struct.pack(">i", len(word)) + word for word in words)
+        name = " ".join([class_name, *map(str, arguments)])
+        # a program that does not end takes its machine with it; the next call has a new one
+        late = threading.Timer(CALL_SECONDS_MAX, self.process.kill)
+        late.start()
+        try:
+            self.process.stdin.write(call)
+            self.process.stdin.flush()
+            (code,) = struct.unpack(">i", self._read(4))
+            output, errors = (self._read(*struct.unpack(">i", self._read(4))).decode() for _ in range(2))
+        except (OSError, EOFError) as error:
+            self.process.kill()
+            self.process.wait()
+            raise ClientError(f"{name}: no end within {CALL_SECONDS_MAX} s, or its machine ended") from error
+        finally:
+            late.cancel()
+        if code != 0:
+            raise ClientError(f"{name}: exit {code}\n{output[-3000:]}\n{errors[-3000:]}")
+        return output + errors if with_errors else output
+
+    def _read(self, count):
+        data = self.process.stdout.read(count)
+        if len(data) < count:
+            raise EOFError
+        return data
+
+
+def run(class_name, *arguments, standard_input=None, with_errors=False, version="4.3.0"):
+    """Runs one of Kafka's programs, or of ours, and returns what it printed; raises ClientError with both outputs when it fails."""
+    return Tools.of(version).run(class_name, arguments, standard_input or "", with_errors)
 
 
 def produce(bootstrap, topic, records, compression, idempotent=False):

@@ -4,8 +4,8 @@ import os
 import pathlib
 import uuid
 
-from . import call
-from .go import CACHE, lines_of, records_of
+from . import CACHE, call
+from .go import lines_of, records_of
 
 NAME = "kafkajs"
 # The others need plugins: see CANNOT in ../test_matrix.py.

@@ -1,5 +1,6 @@
 // A franz-go client for the tests: `interop produce|consume|consume-group` with records as JSON lines, one record a line:
-// {"key":"k"|null,"value":"v"|null,"headers":[["name","value"],…]}. Produce reads them, the others print them.
+// {"key":"k"|null,"value":"v"|null,"headers":[["name","value"],…]}. Produce reads them, the others print them. And a client of
+// Sarama, the library of infrastructure-as-code tools: `interop apply`, see plan.go.
 package main
 
 import (
@@ -26,7 +27,7 @@ const lineBytesMax = 1 << 20
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: interop produce|consume|consume-group -bootstrap … -topic …"))
+		fail(fmt.Errorf("usage: interop produce|consume|consume-group|apply -bootstrap … -topic …"))
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "host:port,…")
@@ -57,6 +58,8 @@ func main() {
 			options = append(options, kgo.WithContext(context.WithValue(ctx, "opt_in_kafka_next_gen_balancer_beta", true)))
 		}
 		err = consume(ctx, options, *count, true)
+	case "apply":
+		err = apply(*bootstrap)
 	default:
 		err = fmt.Errorf("no command %q", os.Args[1])
 	}
