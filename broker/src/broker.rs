@@ -43,6 +43,9 @@ use crate::transactions::{Foundation, TransactionService};
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
 /// Kafka's DUPLICATE_BROKER_REGISTRATION.
 const DUPLICATE_BROKER_REGISTRATION: i32 = 101;
+/// A start that opens many logs, or checks large ones, says so often how far it is: at `/readyz`, and, one time in ten, in the log.
+const RECOVERY_TOLD_EVERY: Duration = Duration::from_millis(500);
+const RECOVERY_LOGGED_EVERY: u32 = 10;
 const REGISTRATION_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a broker could not start.
@@ -269,8 +272,25 @@ async fn open_replicas(
 ) -> Result<Arc<ReplicaManager>, StartError> {
     let replica_options = options.replica.clone();
     let properties = Arc::clone(&options.properties);
-    let opened =
-        tokio::task::spawn_blocking(move || ReplicaManager::open(replica_options, properties, grant)).await;
+    let recovery = Arc::clone(&replica_options.recovery);
+    let mut opening =
+        tokio::task::spawn_blocking(move || ReplicaManager::open(replica_options, properties, grant));
+    let mut pauses = 0_u32;
+    let opened = loop {
+        tokio::select! {
+            opened = &mut opening => break opened,
+            () = tokio::time::sleep(RECOVERY_TOLD_EVERY) => {}
+        }
+        if recovery.is_done() {
+            continue;
+        }
+        options.status.set("broker", Some(recovery.to_string()));
+        if pauses.is_multiple_of(RECOVERY_LOGGED_EVERY) {
+            tracing::info!("{recovery}");
+        }
+        pauses += 1;
+    };
+    options.status.set("broker", Some("starting".into()));
     Ok(opened.map_err(|error| StartError::Interrupted(error.to_string()))??)
 }
 

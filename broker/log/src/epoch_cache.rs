@@ -6,12 +6,16 @@ use crate::checkpoint::{read_lines, write_lines};
 use crate::error::LogError;
 
 const FILE: &str = "leader-epoch-checkpoint";
+/// The file has something else than the first of the entries.
+const OTHER: usize = usize::MAX;
 
 /// Epochs and their first offsets, both rising.
 #[derive(Debug)]
 pub struct EpochCache {
     path: PathBuf,
     entries: Vec<(i32, i64)>,
+    /// How many of them are in the file. Those behind are epochs without a record: opening the log drops such in any case.
+    in_file: usize,
     /// The file was replaced and not synced since.
     is_dirty: bool,
 }
@@ -31,18 +35,28 @@ impl EpochCache {
         let entries = entries
             .filter(|entries| entries.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
         let was_there = entries.is_some();
-        (Self { path, entries: entries.unwrap_or_default(), is_dirty: false }, was_there)
+        let entries = entries.unwrap_or_default();
+        (Self { path, in_file: entries.len(), entries, is_dirty: false }, was_there)
     }
 
-    /// Notes that an epoch begins at an offset; an epoch that is known already begins where it did.
+    /// Notes that there is a record of an epoch from an offset on; an epoch that is known already begins where it did.
     pub(crate) fn assign(&mut self, epoch: i32, start: i64) -> Result<(), LogError> {
+        if self.begin(epoch, start) || self.in_file != self.entries.len() { self.write() } else { Ok(()) }
+    }
+
+    /// Notes that an epoch begins at an offset, which is the log's end. The file hears of it with the first record: a broker that
+    /// starts begins an epoch in each of its logs, and most see no record in it. True: the epoch is new.
+    pub(crate) fn begin(&mut self, epoch: i32, start: i64) -> bool {
         if epoch < 0 || self.latest().is_some_and(|latest| latest >= epoch) {
-            return Ok(());
+            return false;
         }
         // An epoch in which nothing was written ends where it began: the next one takes its place in lookups.
         self.entries.retain(|(_, offset)| *offset <= start);
+        if self.entries.len() < self.in_file {
+            self.in_file = OTHER;
+        }
         self.entries.push((epoch, start));
-        self.write()
+        true
     }
 
     /// The latest epoch.
@@ -67,7 +81,7 @@ impl EpochCache {
     pub(crate) fn truncate_from_end(&mut self, offset: i64) -> Result<(), LogError> {
         let before = self.entries.len();
         self.entries.retain(|(_, start)| *start < offset);
-        if self.entries.len() == before { Ok(()) } else { self.write() }
+        if self.entries.len() == before || self.entries.len() == self.in_file { Ok(()) } else { self.write() }
     }
 
     /// Forgets what ended before an offset; the epoch that contains it begins there now.
@@ -99,6 +113,9 @@ impl EpochCache {
     /// Takes back epochs that were assigned last.
     pub(crate) fn keep_first(&mut self, count: usize) {
         self.entries.truncate(count);
+        if self.in_file > count {
+            (self.in_file, self.is_dirty) = (OTHER, true);
+        }
     }
 
     /// Makes the file durable: before the recovery point passes the batches that it could be made anew from.
@@ -107,6 +124,7 @@ impl EpochCache {
             let lines: Vec<String> =
                 self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
             write_lines(&self.path, &lines, true)?;
+            self.in_file = self.entries.len();
             self.is_dirty = false;
         }
         Ok(())
@@ -115,9 +133,12 @@ impl EpochCache {
     /// A cache: a crash may lose the last change, which opening the log makes again.
     fn write(&mut self) -> Result<(), LogError> {
         self.is_dirty = true;
+        self.in_file = OTHER;
         let lines: Vec<String> =
             self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
-        write_lines(&self.path, &lines, false)
+        write_lines(&self.path, &lines, false)?;
+        self.in_file = self.entries.len();
+        Ok(())
     }
 }
 

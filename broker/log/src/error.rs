@@ -28,6 +28,26 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
+    /// Records from elsewhere that are no whole, sound batches. Nothing of them was written.
+    #[error("the records are damaged at byte {position}: {reason}")]
+    Malformed {
+        /// Where, in what came.
+        position: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What was on disk is lost or damaged: to cut the log there would lose records that may have been acknowledged.
+    #[error("{path} is damaged at offset {offset}, and everything before offset {recovery_point} was on disk: {reason}", path = path.display())]
+    Damaged {
+        /// The log's directory.
+        path: PathBuf,
+        /// The first offset that cannot be read.
+        offset: i64,
+        /// Up to here the log was synced.
+        recovery_point: i64,
+        /// What was found there.
+        reason: String,
+    },
     /// Outside of what the log has.
     #[error("offset is outside of {start}..={end}")]
     OffsetOutOfRange {
@@ -118,7 +138,13 @@ impl LogError {
 
     /// The disk or a file on it, not the request, is at fault.
     pub fn is_storage_fault(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Corrupt { .. })
+        matches!(self, Self::Io { .. } | Self::Corrupt { .. } | Self::Damaged { .. })
+    }
+
+    /// The disk refuses to read or write: whatever else lies on it cannot be relied upon either. A file with wrong bytes in it says
+    /// nothing of its neighbours.
+    pub fn is_disk_fault(&self) -> bool {
+        matches!(self, Self::Io { .. }) && !self.is_no_space()
     }
 
     /// The log cannot go on.
@@ -129,7 +155,10 @@ impl LogError {
     /// Kafka's code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Io { .. } | Self::Corrupt { .. } | Self::Foreign(_) => ErrorCode::KafkaStorageError,
+            Self::Io { .. } | Self::Corrupt { .. } | Self::Damaged { .. } | Self::Foreign(_) => {
+                ErrorCode::KafkaStorageError
+            }
+            Self::Malformed { .. } => ErrorCode::CorruptMessage,
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             Self::NotContiguous { .. } | Self::EpochWentBack { .. } => ErrorCode::UnknownServerError,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,

@@ -61,6 +61,11 @@ impl Log {
     /// Collects what is not on disk yet.
     pub fn begin_flush(&mut self) -> Result<FlushTicket, LogError> {
         self.check_usable()?;
+        // Small and rare: a new epoch's entry must be there before the recovery point passes the batches that say it too.
+        match self.epochs.sync() {
+            Err(error) if error.is_no_space() => return Err(error),
+            synced => self.fatal(synced)?,
+        }
         let mut ticket = FlushTicket {
             target: self.end_offset,
             cuts: self.cuts,
@@ -85,9 +90,7 @@ impl Log {
             }
             ticket.directory = Some(self.directory.clone());
         }
-        // Small and rare: a new epoch's entry must be there before the recovery point passes the batches that say it too.
-        let epochs = self.epochs.sync();
-        self.fatal(epochs.map(|()| ticket))
+        Ok(ticket)
     }
 
     /// Takes note of a flush that has succeeded; gives the offset up to which everything is on disk.

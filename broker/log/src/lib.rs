@@ -16,6 +16,7 @@
 //! | [`transaction_index`] | aborted transactions |
 //! | [`epoch_cache`] | where each leader epoch began |
 //! | [`checkpoint`], [`directory`] | the files of a whole log directory |
+//! | `held` | how many files are held open |
 //! | `fs` | every file operation whose order matters to a crash |
 
 mod batch_reader;
@@ -29,6 +30,7 @@ pub mod epoch_cache;
 mod error;
 mod flush;
 mod fs;
+mod held;
 pub mod index;
 mod log;
 pub mod producer_state;
@@ -48,6 +50,6 @@ pub use error::LogError;
 pub use flush::FlushTicket;
 pub use log::{AppendInfo, Log};
 pub use read::{Found, ReadSlice};
-pub use recovery::{LoadReport, OpenOptions};
+pub use recovery::{LoadProgress, LoadReport, OpenOptions};
 pub use retention::{PendingRemovals, remove_files};
 pub use transaction_index::Aborted;

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use ottla_wire::records::{
-    BatchHeader, BatchSlices, ControlRecord, EndTransaction, set_base_offset, set_partition_leader_epoch,
+    BatchError, BatchHeader, BatchSlices, ControlRecord, EndTransaction, set_base_offset,
+    set_partition_leader_epoch, verify_crc,
 };
 use uuid::Uuid;
 
@@ -50,6 +51,8 @@ pub struct Log {
     pub(crate) unflushed_records: i64,
     /// Written since the last flush.
     pub(crate) unsynced_snapshots: Vec<PathBuf>,
+    /// Offset of the latest snapshot of producers; -1: there is none.
+    pub(crate) last_snapshot: i64,
     /// The largest recovery point that was ever given out: a checkpoint may still have it.
     pub(crate) recovery_point_told: i64,
     /// Counts truncations: a flush that began before one says nothing of what was appended since.
@@ -68,7 +71,9 @@ impl Log {
     pub fn create(path: &Path, topic_id: Uuid, config: LogConfig, _now_ms: i64) -> Result<Self, LogError> {
         std::fs::create_dir_all(path).map_err(LogError::io("cannot create", path))?;
         directory::write_topic_id(path, topic_id)?;
-        let segment = Segment::create(path, 0)?;
+        let mut segment = Segment::create(path, 0)?;
+        // Most partitions of many are not written to at once.
+        segment.rest()?;
         if let Some(parent) = path.parent() {
             fs::sync_directory(parent)?;
         }
@@ -97,6 +102,7 @@ impl Log {
             jitter_ms,
             unflushed_records: 0,
             unsynced_snapshots: Vec::new(),
+            last_snapshot: -1,
             recovery_point_told: 0,
             cuts: 0,
             broken: Arc::default(),
@@ -174,8 +180,8 @@ impl Log {
     // --- leader epochs ---
 
     /// A leader epoch begins at an offset.
-    pub fn assign_leader_epoch(&mut self, epoch: i32, start: i64) -> Result<(), LogError> {
-        self.epochs.assign(epoch, start)
+    pub fn begin_leader_epoch(&mut self, epoch: i32, start: i64) {
+        self.epochs.begin(epoch, start);
     }
 
     /// The latest epoch of which there is a record.
@@ -208,7 +214,7 @@ impl Log {
         while position < records.len() {
             let batch = &mut records[position..];
             let mut header = BatchHeader::parse_whole(batch)
-                .map_err(|error| LogError::corrupt(&self.directory, position as u64, error.to_string()))?;
+                .map_err(|error| LogError::Malformed { position, reason: error.to_string() })?;
             if let Verdict::Duplicate(known) = self.producers.check(&header)? {
                 return Ok(AppendInfo {
                     first_offset: known.first_offset(),
@@ -238,8 +244,10 @@ impl Log {
         loop {
             let position = slices.position();
             let Some(batch) = slices.next() else { break };
-            let (header, bytes) = batch
-                .map_err(|error| LogError::corrupt(&self.directory, position as u64, error.to_string()))?;
+            let malformed = |error: BatchError| LogError::Malformed { position, reason: error.to_string() };
+            let (header, bytes) = batch.map_err(malformed)?;
+            // On its way, or on the leader's disk, a byte may have changed: it must not be kept twice.
+            verify_crc(bytes).map_err(malformed)?;
             if header.base_offset < next || header.last_offset_delta < 0 {
                 return Err(LogError::NotContiguous { expected: next, found: header.base_offset });
             }
@@ -420,7 +428,11 @@ impl Log {
     /// The next append takes them again; reads work, a little slower. Worth it after some seconds without an append.
     pub fn rest(&mut self) -> Result<(), LogError> {
         self.unsynced_snapshots.shrink_to_fit();
-        self.segments.last_mut().map_or(Ok(()), Segment::rest)
+        match self.segments.last_mut().map_or(Ok(()), Segment::rest) {
+            // On a full disk the entries stay in memory until there is room.
+            Err(error) if error.is_no_space() => Ok(()),
+            rested => rested,
+        }
     }
 
     /// Writes the producer state at the log's end; older snapshots go, but for the last ones.
@@ -431,6 +443,7 @@ impl Log {
             let path = snapshot::path(&self.directory, self.end_offset);
             snapshot::write(&path, &self.producers)?;
             self.unsynced_snapshots.push(path);
+            self.last_snapshot = self.end_offset;
             // Recovery begins at a segment and makes its transaction index anew: the snapshot before it must stay.
             let floor =
                 self.segments.get(self.segment_of(self.recovery_point)).map_or(0, Segment::base_offset);
@@ -445,14 +458,14 @@ impl Log {
 
     // --- the end ---
 
-    /// Syncs and closes everything, so that the next start reads no segment.
+    /// Syncs and closes everything, so that the next start reads no segment. Nothing is touched of a log that nobody has written
+    /// to since it was opened after such a stop.
     pub fn close(mut self) -> Result<(), LogError> {
-        self.take_snapshot()?;
-        self.flush()?;
-        if let Some(active) = self.segments.last_mut() {
-            active.sync_all()?;
+        if self.last_snapshot != self.end_offset {
+            self.take_snapshot()?;
         }
-        Ok(())
+        self.flush()?;
+        self.segments.last_mut().map_or(Ok(()), Segment::sync_indexes)
     }
 
     /// Renames the directory, so that nothing finds it (`topic-partition.<uuid>-delete`); gives the name for the removal later.

@@ -4,6 +4,7 @@
 //! What is kept is always a prefix. Doing it twice does the same: a crash during recovery is a crash.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ottla_wire::records::BatchHeader;
 
@@ -17,6 +18,9 @@ use crate::producer_state::ProducerState;
 use crate::segment::{SWAP, Segment};
 use crate::{fs, snapshot};
 
+/// Progress is counted in steps of so many bytes.
+const PROGRESS_BYTES: u64 = 16 << 20;
+
 /// What the directory's checkpoints say of a log.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions {
@@ -28,6 +32,18 @@ pub struct OpenOptions {
     pub log_start_offset: i64,
     /// Wall clock.
     pub now_ms: i64,
+    /// Damage before the recovery point is [`LogError::Damaged`], and nothing is cut: what lies there was on disk once, and may
+    /// have been acknowledged (I29). Without it the log is cut there, as it is at a torn tail.
+    pub keeps_damage: bool,
+}
+
+/// How far the opening of logs has come, for who waits; many logs may count into one.
+#[derive(Debug, Default)]
+pub struct LoadProgress {
+    /// Bytes that are to be read and checked, of the logs that were begun.
+    pub bytes_to_check: AtomicU64,
+    /// Bytes that were.
+    pub bytes_checked: AtomicU64,
 }
 
 /// What opening a log took.
@@ -51,6 +67,16 @@ impl Log {
         config: LogConfig,
         options: OpenOptions,
     ) -> Result<(Self, LoadReport), LogError> {
+        Self::open_with_progress(directory, config, options, &LoadProgress::default())
+    }
+
+    /// As [`Self::open`]; somebody watches.
+    pub fn open_with_progress(
+        directory: &Path,
+        config: LogConfig,
+        options: OpenOptions,
+        progress: &LoadProgress,
+    ) -> Result<(Self, LoadReport), LogError> {
         let bases = tidy(directory)?;
         let mut segments = Vec::with_capacity(bases.len());
         for base in bases {
@@ -72,7 +98,10 @@ impl Log {
             // The transaction indexes from this segment on are made anew: later snapshots know nothing of their aborts.
             snapshots_until =
                 log.segments.get(log.segment_of(log.recovery_point)).map_or(0, Segment::base_offset);
-            log.recover(&mut report, &mut epochs_found)?;
+            let first = log.segment_of(log.recovery_point);
+            let bytes: u64 = log.segments[first..].iter().map(Segment::size).sum();
+            progress.bytes_to_check.fetch_add(bytes, Ordering::Relaxed);
+            log.recover(options.keeps_damage, &mut report, &mut epochs_found, progress)?;
         }
         log.restore_indexes()?;
         log.find_end(&mut report)?;
@@ -88,20 +117,38 @@ impl Log {
             log.epochs.assign(epoch, start)?;
         }
         log.rebuild_producers(snapshots_until)?;
+        // Most partitions of many are not written to at once.
+        log.rest()?;
         Ok((log, report))
     }
 
     /// Reads every segment that was written to since the recovery point.
-    fn recover(&mut self, report: &mut LoadReport, epochs: &mut Vec<(i32, i64)>) -> Result<(), LogError> {
+    fn recover(
+        &mut self,
+        keeps_damage: bool,
+        report: &mut LoadReport,
+        epochs: &mut Vec<(i32, i64)>,
+        progress: &LoadProgress,
+    ) -> Result<(), LogError> {
         let mut at = self.segment_of(self.recovery_point);
         while at < self.segments.len() {
             let segment = &mut self.segments[at];
-            let (valid, end) = check_segment(segment, report, epochs)?;
+            let (valid, end, reason) = check_segment(segment, report, epochs, progress)?;
             let is_damaged = valid < segment.size();
             // A segment ends where the next one begins: otherwise its tail was lost, and what is behind does not count. (Only
             // behind compaction there are gaps, of more offsets than a segment could have lost.)
             let next = self.segments.get(at + 1).map_or(end, Segment::base_offset);
-            if is_damaged || next < end || (1..=i64::from(i32::MAX)).contains(&(next - end)) {
+            let is_cut = is_damaged || next < end || (1..=i64::from(i32::MAX)).contains(&(next - end));
+            let is_last = at + 1 >= self.segments.len();
+            if keeps_damage && end < self.recovery_point && (is_cut || is_last) {
+                return Err(LogError::Damaged {
+                    path: self.directory.clone(),
+                    offset: end,
+                    recovery_point: self.recovery_point,
+                    reason: reason.unwrap_or_else(|| "the log ends there".to_owned()),
+                });
+            }
+            if is_cut {
                 report.cut_at = Some(end);
                 self.cut_behind(at, valid, report)?;
             }
@@ -220,6 +267,7 @@ impl Log {
     pub(crate) fn rebuild_producers(&mut self, snapshots_until: i64) -> Result<(), LogError> {
         let mut from = self.log_start_offset;
         self.producers = ProducerState::default();
+        self.last_snapshot = -1;
         for offset in snapshot::list(&self.directory)?.into_iter().rev() {
             let path = snapshot::path(&self.directory, offset);
             if offset > self.end_offset || offset > snapshots_until {
@@ -229,6 +277,7 @@ impl Log {
             match snapshot::read(&path) {
                 Ok(state) => {
                     self.producers = state;
+                    self.last_snapshot = offset;
                     from = offset;
                     break;
                 }
@@ -365,12 +414,13 @@ fn list(directory: &Path) -> Result<Files, LogError> {
 }
 
 /// Reads a segment from its start, checks every batch and makes its indexes anew; gives the length of what is right, and
-/// the offset behind it.
+/// the offset behind it, and what is wrong there.
 fn check_segment(
     segment: &mut Segment,
     report: &mut LoadReport,
     epochs: &mut Vec<(i32, i64)>,
-) -> Result<(u64, i64), LogError> {
+    progress: &LoadProgress,
+) -> Result<(u64, i64, Option<String>), LogError> {
     segment.activate()?;
     segment.reset_indexes()?;
     let file = segment.file()?;
@@ -378,15 +428,22 @@ fn check_segment(
     let mut reader = BatchReader::new(&file, &path, 0, segment.size());
     let mut valid = 0;
     let mut next_offset = segment.base_offset();
+    let mut reason = None;
+    let mut told = 0;
     // The base offset lies outside the checksum; beyond this it cannot be of this segment.
     let offset_max = segment.base_offset().saturating_add(i64::from(i32::MAX));
     loop {
         let header = match reader.advance() {
             Ok(Some(header)) => header,
-            Ok(None) | Err(LogError::Corrupt { .. }) => break,
+            Ok(None) => break,
+            Err(error @ LogError::Corrupt { .. }) => {
+                reason = Some(error.to_string());
+                break;
+            }
             Err(error) => return Err(error),
         };
         if !(next_offset..=offset_max).contains(&header.base_offset) || header.last_offset() > offset_max {
+            reason = Some(reader.corrupt("the batch's offsets do not follow".to_owned()).to_string());
             break;
         }
         // Every entry that an index of the shortest interval has; recovery does not know the topic's setting.
@@ -396,7 +453,12 @@ fn check_segment(
         }
         next_offset = header.next_offset();
         valid = reader.position() + header.total_length() as u64;
+        if valid - told >= PROGRESS_BYTES {
+            progress.bytes_checked.fetch_add(valid - told, Ordering::Relaxed);
+            told = valid;
+        }
     }
+    progress.bytes_checked.fetch_add(segment.size() - told, Ordering::Relaxed);
     report.checked_bytes += valid;
-    Ok((valid, next_offset))
+    Ok((valid, next_offset, reason))
 }

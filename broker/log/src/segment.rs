@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::fs;
+use crate::held::HeldFile;
 use crate::index::{Index, Position, Time};
 use crate::transaction_index::TransactionIndex;
 
@@ -30,8 +31,10 @@ pub struct Segment {
     base_offset: i64,
     path: PathBuf,
     /// Of a segment that is not written to it is opened when needed; readers keep it as long as they need it.
-    file: Mutex<Option<Arc<File>>>,
+    file: Mutex<Option<HeldFile>>,
     is_active: bool,
+    /// Something was written to the indexes since they were synced.
+    has_dirty_indexes: bool,
     size: u64,
     pub(crate) offsets: Index<Position>,
     pub(crate) times: Index<Time>,
@@ -57,6 +60,7 @@ impl Segment {
             path: name("log"),
             file: Mutex::new(None),
             is_active: false,
+            has_dirty_indexes: false,
             size: 0,
             offsets: Index::inactive(name("index")),
             times: Index::inactive(name("timeindex")),
@@ -101,7 +105,8 @@ impl Segment {
         segment.offsets = Index::active(segment.offsets.path().to_owned())?;
         segment.times = Index::active(segment.times.path().to_owned())?;
         fs::remove(segment.transactions.path())?;
-        *segment.file.lock() = Some(Arc::new(file));
+        segment.has_dirty_indexes = true;
+        *segment.file.lock() = HeldFile::hold(&Arc::new(file));
         Ok(segment)
     }
 
@@ -162,12 +167,12 @@ impl Segment {
     /// The data file, open.
     pub(crate) fn file(&self) -> Result<Arc<File>, LogError> {
         let mut place = self.file.lock();
-        if let Some(file) = &*place {
-            return Ok(Arc::clone(file));
+        if let Some(held) = &*place {
+            return Ok(held.file());
         }
         let file = Arc::new(fs::open(&self.path)?);
         if self.is_active {
-            *place = Some(Arc::clone(&file));
+            *place = HeldFile::hold(&file);
         }
         Ok(file)
     }
@@ -215,6 +220,7 @@ impl Segment {
         position: u64,
         interval_bytes: usize,
     ) -> Result<(), LogError> {
+        self.has_dirty_indexes = true;
         self.first_timestamp.get_or_insert(header.max_timestamp);
         // Compaction leaves batches without records: nobody finds anything there.
         if header.max_timestamp > self.max_timestamp && header.record_count > 0 {
@@ -325,6 +331,7 @@ impl Segment {
         fs::set_length(&file, &self.path, position)?;
         fs::sync(&file, &self.path)?;
         self.size = position;
+        self.has_dirty_indexes = true;
         let base = self.base_offset;
         self.offsets.truncate(|entry| base + i64::from(entry.relative_offset) < offset)?;
         self.times.truncate(|entry| base + i64::from(entry.relative_offset) < offset)?;
@@ -348,18 +355,13 @@ impl Segment {
 
     /// Cuts nothing but empties the indexes, to make them anew.
     pub(crate) fn reset_indexes(&mut self) -> Result<(), LogError> {
-        self.offsets = Index::active(self.offsets.path().to_owned())?;
-        self.times = Index::active(self.times.path().to_owned())?;
-        fs::remove(self.transactions.path())?;
-        self.max_timestamp = -1;
-        self.max_timestamp_offset = -1;
-        self.first_timestamp = None;
-        self.bytes_since_index = 0;
-        Ok(())
+        self.reset_offset_and_time_indexes()?;
+        fs::remove(self.transactions.path())
     }
 
     /// As [`Self::reset_indexes`], but for the transaction index, which batches alone cannot restore.
     pub(crate) fn reset_offset_and_time_indexes(&mut self) -> Result<(), LogError> {
+        self.has_dirty_indexes = true;
         self.offsets = Index::active(self.offsets.path().to_owned())?;
         self.times = Index::active(self.times.path().to_owned())?;
         self.max_timestamp = -1;
@@ -425,12 +427,15 @@ impl Segment {
         self.transactions.move_to(file_name(directory, self.base_offset, "txnindex"));
     }
 
-    /// Syncs data and indexes: before a clean stop.
-    pub(crate) fn sync_all(&mut self) -> Result<(), LogError> {
-        self.push_time()?;
-        fs::sync(&*self.file()?, &self.path)?;
-        self.offsets.sync()?;
-        self.times.sync()
+    /// Syncs the indexes, which the next start believes: before a clean stop, the data being synced already.
+    pub(crate) fn sync_indexes(&mut self) -> Result<(), LogError> {
+        if self.has_dirty_indexes {
+            self.push_time()?;
+            self.offsets.sync()?;
+            self.times.sync()?;
+            self.has_dirty_indexes = false;
+        }
+        Ok(())
     }
 
     /// Renames all files to `.deleted`, which recovery removes; gives their names for the removal later.

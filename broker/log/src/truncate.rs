@@ -88,6 +88,7 @@ impl Log {
         self.segments.push(Segment::create(&self.directory, offset)?);
         self.epochs.clear()?;
         self.producers = ProducerState::default();
+        self.last_snapshot = -1;
         self.log_start_offset = offset;
         self.end_offset = offset;
         self.recovery_point = offset;

@@ -158,7 +158,7 @@ fn an_epoch_without_records_is_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = create(directory.path(), config());
         log.append_as_follower(&Bytes::from(at(0, 1)), 1).unwrap();
-        log.assign_leader_epoch(5, 1).unwrap();
+        log.begin_leader_epoch(5, 1);
         assert_eq!(log.latest_epoch(), Some(5));
         if by_truncation {
             log.truncate_to(1).unwrap();

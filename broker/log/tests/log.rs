@@ -43,7 +43,7 @@ fn truncating_at_the_end_forgets_an_epoch_without_records() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = create(directory.path());
     log.append_as_leader(&mut batch(&[b"a", b"b"], 1, None), 0, 1).unwrap();
-    log.assign_leader_epoch(3, 2).unwrap();
+    log.begin_leader_epoch(3, 2);
     assert_eq!(log.latest_epoch(), Some(3));
     log.truncate_to(2).unwrap();
     assert_eq!((log.latest_epoch(), log.end_offset()), (Some(0), 2));

@@ -41,6 +41,26 @@ struct Open {
     partition: usize,
     replica: Arc<Partition>,
     appended: AppendedRecords,
+    /// acks=1 of a topic with `flush.messages=1`: the leader's own disk is waited for, and nobody else.
+    is_own_disk: bool,
+}
+
+impl Open {
+    fn wait(&self, waiter: &Arc<Waiter>) -> AckState {
+        if self.is_own_disk {
+            self.replica.await_synced(&self.appended, waiter)
+        } else {
+            self.replica.await_ack(&self.appended, waiter)
+        }
+    }
+
+    fn result(&self) -> AckState {
+        if self.is_own_disk {
+            self.replica.synced_result(&self.appended)
+        } else {
+            self.replica.ack_result(&self.appended)
+        }
+    }
 }
 
 pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: ProduceRequest) -> Answer {
@@ -117,7 +137,7 @@ fn append(
     let open: Vec<Open> = open
         .into_iter()
         .filter(|open| {
-            open.replica.await_ack(&open.appended, &waiter) == AckState::Pending || {
+            open.wait(&waiter) == AckState::Pending || {
                 settle(&mut response, open);
                 waiter.complete_one();
                 false
@@ -143,7 +163,7 @@ fn append(
 
 /// Enters the outcome of one acknowledgement into the answer.
 fn settle(response: &mut ProduceResponse, open: &Open) {
-    let code = match open.replica.ack_result(&open.appended) {
+    let code = match open.result() {
         AckState::Done => return,
         AckState::Pending => ErrorCode::RequestTimedOut,
         AckState::Failed(code) => code,
@@ -229,12 +249,14 @@ impl Append<'_> {
                 self.context.metrics.produced_records.inc_by(records as u64);
                 replica.traffic.produced_bytes.add(length);
                 replica.traffic.produced_records.add(records);
-                if self.acks == -1 {
+                let is_own_disk = self.acks == 1 && replica.is_synced_only();
+                if self.acks == -1 || is_own_disk {
                     self.open.push(Open {
                         topic,
                         partition: position,
                         replica: Arc::clone(replica),
                         appended,
+                        is_own_disk,
                     });
                 }
                 PartitionResponse {

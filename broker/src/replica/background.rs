@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::manager::ReplicaManager;
 use super::options::Clock;
 use super::partition::Partition;
-use super::shared::PartitionId;
+use super::shared::{LogDir, PartitionId};
 
 /// A follower that lags is noticed within this part of `replica.lag.time.max.ms`; Kafka checks at half.
 const LAG_CHECKS_PER_LAG_TIME: u64 = 2;
@@ -24,6 +24,12 @@ const FLUSH_CHECK_MS: u64 = 1_000;
 
 /// A log without an append for so many of those rounds gives back what it holds in memory.
 const REST_CHECK_ROUNDS: u64 = 10;
+
+/// So many files of a directory are synced side by side in a group commit.
+const SYNC_THREADS_MAX: usize = 8;
+
+/// What could not be synced because the disk is full is tried again after so long.
+const FULL_DISK_PAUSE_MS: u64 = 500;
 
 /// Removed replicas are looked at this often.
 const DELETION_CHECK_MS: u64 = 1_000;
@@ -53,15 +59,34 @@ pub fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &Cancel
     });
     super::cleaner::start(manager, tracker, stop);
     super::moves::start(manager, tracker, stop);
+    tracker.spawn(checkpoint_cuts(Arc::clone(manager), stop.clone()));
     tracker.spawn(flush_by_time(Arc::clone(manager), stop.clone()));
-    let manager = Arc::clone(manager);
-    let stop = stop.clone();
-    tracker.spawn(async move {
+    for log_dir in manager.directories().all() {
+        let (manager, log_dir, stop) = (Arc::clone(manager), Arc::clone(log_dir), stop.clone());
+        tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = group_commit(manager, log_dir) => {}
+            }
+        });
+    }
+}
+
+/// Recovery points of logs that were cut are written soon: a crash would otherwise take what was appended there since for damage.
+async fn checkpoint_cuts(manager: Arc<ReplicaManager>, stop: CancellationToken) {
+    loop {
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = group_commit(manager) => {}
+            () = stop.cancelled() => return,
+            () = manager.shared().log_was_cut.notified() => {}
         }
-    });
+        let manager = Arc::clone(&manager);
+        let written = tokio::task::spawn_blocking(move || {
+            manager.directories().checkpoint_recovery_points(&manager.partitions());
+        });
+        if let Err(error) = written.await {
+            tracing::error!(%error, "a checkpoint ended by a fault");
+        }
+    }
 }
 
 /// `flush.ms`, and rest for logs that nobody appends to.
@@ -148,20 +173,36 @@ fn timer(period_ms: u64) -> tokio::time::Interval {
     timer
 }
 
-/// Syncs what partitions with `flush.messages=1` have appended. While one round is at the disk the next one gathers: that
-/// is what makes one sync serve many appends.
-async fn group_commit(manager: Arc<ReplicaManager>) {
+/// Syncs what partitions of one directory with `flush.messages=1` have appended. While one round is at the disk the next one
+/// gathers: that is what makes one sync serve many appends. The files of a round are synced side by side, for the file system
+/// brings them to the disk with one commit of its journal then; another directory's disk is waited for by nobody here.
+async fn group_commit(manager: Arc<ReplicaManager>, log_dir: Arc<LogDir>) {
     loop {
-        let ids = manager.shared().sync_queue.take().await;
-        let partitions: Vec<Arc<Partition>> = ids.into_keys().filter_map(|id| manager.by_id(id)).collect();
-        let synced = tokio::task::spawn_blocking(move || {
-            for partition in partitions {
-                partition.sync();
+        let ids = log_dir.sync_queue.take().await;
+        let mut partitions = ids.into_keys().filter_map(|id| manager.by_id(id)).collect::<Vec<_>>();
+        let share = partitions.len().div_ceil(SYNC_THREADS_MAX).max(1);
+        let mut rounds = Vec::new();
+        while !partitions.is_empty() {
+            let part = partitions.split_off(partitions.len().saturating_sub(share));
+            rounds.push(tokio::task::spawn_blocking(move || unsynced(&part)));
+        }
+        let mut again = Vec::new();
+        for round in rounds {
+            match round.await {
+                Ok(ids) => again.extend(ids),
+                Err(error) => tracing::error!(%error, "the group commit ended by a fault"),
             }
-        })
-        .await;
-        if let Err(error) = synced {
-            tracing::error!(%error, "the group commit ended by a fault");
+        }
+        if !again.is_empty() {
+            tokio::time::sleep(Duration::from_millis(FULL_DISK_PAUSE_MS)).await;
+            for id in again {
+                log_dir.sync_queue.put(id, ());
+            }
         }
     }
+}
+
+/// Syncs partitions; gives those that there was no room for.
+fn unsynced(partitions: &[Arc<Partition>]) -> Vec<PartitionId> {
+    partitions.iter().filter(|partition| !partition.sync()).map(|partition| partition.id()).collect()
 }

@@ -1,22 +1,19 @@
-//! The log directories of a broker: what is loaded from them at start, where new replicas go, what is checkpointed, how
-//! replicas are removed.
+//! The log directories of a broker: whose they are, where new replicas go, how replicas are removed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ottla_log::directory::{self, DirectoryLock, Kind, Owner};
+use ottla_log::directory::{self, DirectoryLock, Owner};
 use ottla_log::{Log, LogError, OpenOptions};
-use ottla_metadata::image::MetadataImage;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::loading::{Candidate, load_all};
 use super::options::Clock;
-use super::partition::Partition;
 use super::rules::Rules;
 use super::shared::{LogDir, PartitionId, ReplicaShared};
-use super::upkeep::Checkpointed;
 
 /// Why the log directories cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +37,23 @@ pub struct Loaded {
     pub log_dir: Arc<LogDir>,
     /// As checkpointed.
     pub high_watermark: i64,
+    /// It was not opened because records that were on disk are damaged.
+    pub(crate) damaged: Option<Damaged>,
+}
+
+/// A log that lost what was on disk once.
+#[derive(Debug)]
+pub(crate) struct Damaged {
+    pub(crate) reason: String,
+    pub(crate) path: PathBuf,
+    pub(crate) options: OpenOptions,
 }
 
 /// A renamed replica.
 #[derive(Debug)]
-struct Deletion {
-    due_ms: u64,
-    path: PathBuf,
+pub(super) struct Deletion {
+    pub(super) due_ms: u64,
+    pub(super) path: PathBuf,
 }
 
 /// All log directories.
@@ -55,13 +62,13 @@ pub struct Directories {
     all: Vec<Arc<LogDir>>,
     /// Held until the process ends.
     locks: Vec<DirectoryLock>,
-    deletions: Mutex<Vec<Deletion>>,
+    pub(super) deletions: Mutex<Vec<Deletion>>,
     /// Whose directories these are, by path; written when the cluster is known.
     owners: Mutex<Vec<(PathBuf, Owner)>>,
     /// From the clean-shutdown marker; -1: the last stop was not a clean one.
     previous_broker_epoch: i64,
     /// Replicas that were on their way into a directory when the last process ended.
-    interrupted_moves: Mutex<Vec<(PartitionId, PathBuf)>>,
+    pub(super) interrupted_moves: Mutex<Vec<(PartitionId, PathBuf)>>,
     /// Where replicas are to be made that are not here yet (KIP-113).
     preferred: Mutex<HashMap<(String, i32), Arc<LogDir>>>,
     /// Every directory of `log.dirs` could be opened.
@@ -87,11 +94,11 @@ impl Directories {
             interrupted_moves: Mutex::default(),
             preferred: Mutex::default(),
         };
-        let mut found = HashMap::new();
+        let mut candidates = Vec::new();
         let mut failures = Vec::new();
         for path in &shared.options.log_dirs {
-            match directories.open_one(shared, properties, path) {
-                Ok(logs) => keep_longer(&mut found, logs),
+            match directories.claim_one(shared, path) {
+                Ok(one) => candidates.push(one),
                 Err(error) if error.is_storage_fault() => {
                     // Nobody may be told that replicas lie in it.
                     directories.owners.lock().retain(|(owned, _)| owned != path);
@@ -111,6 +118,8 @@ impl Directories {
         for failure in failures {
             tracing::error!(failure, "a log directory cannot be used");
         }
+        let threads = shared.options.recovery_threads;
+        let found = load_all(threads, properties, &shared.options.recovery, candidates);
         Ok((directories, found))
     }
 
@@ -192,7 +201,7 @@ impl Directories {
         let log = Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms());
         let log = log.inspect_err(|error| {
             tracing::error!(topic, partition = id.index, %error, "a replica cannot be created");
-            if error.is_storage_fault() {
+            if error.is_disk_fault() {
                 log_dir.fail(error);
             }
         });
@@ -271,11 +280,12 @@ impl Directories {
         log_dir: &LogDir,
     ) {
         log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
+        log_dir.stale_names.lock().insert((topic.to_owned(), id.index));
         match log.rename_for_deletion() {
             Ok(path) => self.delete_later(shared, vec![path]),
             Err(error) => {
                 tracing::error!(topic, partition = id.index, %error, "a removed replica's directory cannot be renamed");
-                if error.is_storage_fault() {
+                if error.is_disk_fault() {
                     log_dir.fail(&error);
                 }
             }
@@ -288,203 +298,24 @@ const PREFERRED_MAX: usize = 10_000;
 /// Ids up to this one name no directory: not assigned, lost, being moved.
 const UNNAMED_MAX: u128 = 2;
 
-/// A partition's directory and what the checkpoints say of it.
-struct Candidate {
-    id: PartitionId,
-    topic: String,
-    path: PathBuf,
-    options: OpenOptions,
-    high_watermark: i64,
-}
-
 impl Directories {
-    fn open_one(
+    fn claim_one(
         &mut self,
         shared: &Arc<ReplicaShared>,
-        properties: &BTreeMap<String, String>,
         path: &Path,
-    ) -> Result<HashMap<PartitionId, Loaded>, LogError> {
+    ) -> Result<(Arc<LogDir>, Vec<Candidate>), LogError> {
         self.locks.push(directory::lock(path)?);
         self.claim(shared.options.broker_id, path)?;
         let clean_shutdown = directory::take_clean_shutdown(path)?;
         let log_dir = LogDir::new(path.to_owned());
-        let candidates = self.candidates(path, clean_shutdown.is_some())?;
-        let found = load_all(shared.options.recovery_threads, properties, &log_dir, candidates);
-        log_dir.partitions.store(found.len(), Ordering::Relaxed);
+        let candidates = self.candidates(&log_dir, clean_shutdown.is_some())?;
         // One directory that was not closed cleanly is enough: what it held may be gone.
         let epoch = clean_shutdown.unwrap_or(-1);
         let is_first = self.all.is_empty();
         self.previous_broker_epoch = if is_first { epoch } else { self.previous_broker_epoch.min(epoch) };
-        self.all.push(log_dir);
-        Ok(found)
+        self.all.push(Arc::clone(&log_dir));
+        Ok((log_dir, candidates))
     }
-
-    /// Directories of partitions. What was renamed for deletion before the last stop is noted for removal.
-    fn candidates(&self, path: &Path, clean_shutdown: bool) -> Result<Vec<Candidate>, LogError> {
-        let high_watermarks = directory::read_checkpoint(&path.join(directory::HIGH_WATERMARKS))?;
-        let recovery_points = directory::read_checkpoint(&path.join(directory::RECOVERY_POINTS))?;
-        let log_starts = directory::read_checkpoint(&path.join(directory::LOG_STARTS))?;
-        let mut candidates = Vec::new();
-        for found in directory::scan(path)? {
-            if matches!(found.kind, Kind::Future)
-                && let Ok(Some(topic_id)) = directory::read_topic_id(&found.path)
-            {
-                // The copy is begun anew: what of it was synced is not known.
-                let id = PartitionId { topic_id, index: found.partition };
-                self.interrupted_moves.lock().push((id, path.to_owned()));
-            }
-            if !matches!(found.kind, Kind::Partition) {
-                self.deletions.lock().push(Deletion { due_ms: 0, path: found.path });
-                continue;
-            }
-            // Without a topic id nobody can say whose records these are: a stray, left alone and never served (I36).
-            let Some(topic_id) = directory::read_topic_id(&found.path)? else {
-                tracing::warn!(path = %found.path.display(), "has no topic id and is not served");
-                continue;
-            };
-            let key = (found.topic, found.partition);
-            let checkpointed =
-                |offsets: &HashMap<(String, i32), i64>| offsets.get(&key).copied().unwrap_or(0);
-            candidates.push(Candidate {
-                id: PartitionId { topic_id, index: found.partition },
-                options: OpenOptions {
-                    recovery_point: checkpointed(&recovery_points),
-                    clean_shutdown,
-                    log_start_offset: checkpointed(&log_starts),
-                    now_ms: Clock::wall_ms(),
-                },
-                high_watermark: checkpointed(&high_watermarks),
-                topic: key.0,
-                path: found.path,
-            });
-        }
-        Ok(candidates)
-    }
-
-    /// High watermarks, from which a leader starts that has not heard of its followers yet.
-    pub(crate) fn checkpoint_high_watermarks(&self, partitions: &[Arc<Partition>]) {
-        self.checkpoint(partitions, directory::HIGH_WATERMARKS, |offsets| offsets.high_watermark);
-    }
-
-    /// Recovery points and log starts.
-    pub(crate) fn checkpoint_recovery_points(&self, partitions: &[Arc<Partition>]) {
-        self.checkpoint(partitions, directory::RECOVERY_POINTS, |offsets| offsets.recovery_point);
-        self.checkpoint(partitions, directory::LOG_STARTS, |offsets| offsets.log_start);
-    }
-
-    fn checkpoint(&self, partitions: &[Arc<Partition>], file: &str, offset: fn(&Checkpointed) -> i64) {
-        for log_dir in self.all.iter().filter(|dir| !dir.is_offline()) {
-            let entries: Vec<(String, i32, i64)> = partitions
-                .iter()
-                .filter_map(|partition| {
-                    let offsets = partition.checkpointed(log_dir)?;
-                    Some((partition.topic().to_string(), partition.index(), offset(&offsets)))
-                })
-                .collect();
-            write(log_dir, file, &entries);
-        }
-    }
-
-    /// Closes all logs and writes the last checkpoints, and after them the marker that vouches for them: a directory of
-    /// which one log could not be closed gets none.
-    pub(crate) fn close(&self, open: HashMap<PartitionId, Loaded>, broker_epoch: i64) {
-        let mut by_dir: HashMap<PathBuf, Vec<(PartitionId, Loaded)>> = HashMap::new();
-        for (id, loaded) in open {
-            by_dir.entry(loaded.log_dir.path().to_owned()).or_default().push((id, loaded));
-        }
-        for log_dir in self.all.iter().filter(|dir| !dir.is_offline()) {
-            let logs = by_dir.remove(log_dir.path()).unwrap_or_default();
-            let mut offsets = [Vec::new(), Vec::new(), Vec::new()];
-            let mut is_clean = true;
-            for (id, Loaded { topic, log, high_watermark, .. }) in logs {
-                let Some(log) = log else { continue };
-                let (log_start, log_end) = (log.log_start_offset(), log.end_offset());
-                if let Err(error) = log.close() {
-                    tracing::error!(topic, partition = id.index, %error, "a log was not closed cleanly");
-                    is_clean = false;
-                    continue;
-                }
-                for (list, offset) in offsets.iter_mut().zip([high_watermark, log_end, log_start]) {
-                    list.push((topic.clone(), id.index, offset));
-                }
-            }
-            let files = [directory::HIGH_WATERMARKS, directory::RECOVERY_POINTS, directory::LOG_STARTS];
-            for (file, entries) in files.into_iter().zip(&offsets) {
-                is_clean &= write(log_dir, file, entries);
-            }
-            if is_clean && let Err(error) = directory::write_clean_shutdown(log_dir.path(), broker_epoch) {
-                tracing::error!(directory = %log_dir.path().display(), %error, "the clean-shutdown marker was not written");
-            }
-        }
-    }
-}
-
-/// A crash in the last step of a move between directories leaves the replica in both: the longer one stays.
-fn keep_longer(found: &mut HashMap<PartitionId, Loaded>, others: HashMap<PartitionId, Loaded>) {
-    let end = |loaded: &Loaded| loaded.log.as_ref().map_or(-1, Log::end_offset);
-    for (id, other) in others {
-        let worse = match found.remove(&id) {
-            None => {
-                found.insert(id, other);
-                continue;
-            }
-            Some(known) if end(&known) >= end(&other) => {
-                found.insert(id, known);
-                other
-            }
-            Some(known) => {
-                found.insert(id, other);
-                known
-            }
-        };
-        tracing::warn!(topic = worse.topic, partition = id.index, directory = %worse.log_dir.path().display(),
-            "lies in two directories, because a move was cut short: the shorter one is removed");
-        worse.log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
-        match worse.log.map(Log::rename_for_deletion) {
-            Some(Ok(path)) => remove(&path),
-            Some(Err(error)) => tracing::error!(%error, "a replica that was moved away cannot be removed"),
-            None => {}
-        }
-    }
-}
-
-/// Writes a checkpoint; a failure takes the directory offline.
-fn write(log_dir: &LogDir, file: &str, entries: &[(String, i32, i64)]) -> bool {
-    let written = directory::write_checkpoint(&log_dir.path().join(file), entries);
-    written.inspect_err(|error| log_dir.fail(error)).is_ok()
-}
-
-/// Opens logs side by side. One that cannot be opened is kept without its log: the partition is offline, others are not.
-fn load_all(
-    threads: usize,
-    properties: &BTreeMap<String, String>,
-    log_dir: &Arc<LogDir>,
-    candidates: Vec<Candidate>,
-) -> HashMap<PartitionId, Loaded> {
-    let queue = Mutex::new(candidates);
-    let found = Mutex::new(HashMap::new());
-    // Settings of topics are not known before the image is; they come with it.
-    let config = Rules::of(&MetadataImage::default(), properties, -1, "").log_config();
-    let work = || {
-        loop {
-            let Some(next) = queue.lock().pop() else { return };
-            let Candidate { id, topic, path, options, high_watermark } = next;
-            let log = match Log::open(&path, config.clone(), options) {
-                Ok((log, _)) => Some(log),
-                Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "a log cannot be opened; its partition is offline");
-                    None
-                }
-            };
-            found.lock().insert(id, Loaded { topic, log, log_dir: Arc::clone(log_dir), high_watermark });
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(work);
-        }
-    });
-    found.into_inner()
 }
 
 /// Removes a renamed file or directory for good. What fails stays on disk until the next start.

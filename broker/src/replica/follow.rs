@@ -98,9 +98,11 @@ impl Partition {
                 return Err(refused);
             }
             self.shared.counters.replicated_bytes.add(records.len());
-            self.shared.sync_later(self.id(), self.rules().is_synced_only());
         }
         let log_end = log.end_offset();
+        if !records.is_empty() {
+            self.sync_later(state);
+        }
         self.step(
             state,
             Input::LeaderAnswered { leader_epoch, high_watermark: leader_high_watermark, log_end },
@@ -152,6 +154,7 @@ impl Partition {
             return Err(FollowError::Offline);
         }
         let (log_start, log_end) = (log.log_start_offset(), log.end_offset());
+        self.shared.log_was_cut.notify_one();
         self.step(state, Input::Truncated { log_start, log_end }, wakes);
         Ok(())
     }
@@ -185,6 +188,7 @@ impl Partition {
             return Err(FollowError::Offline);
         }
         let (log_start, log_end) = (log.log_start_offset(), log.end_offset());
+        self.shared.log_was_cut.notify_one();
         self.step(state, Input::Truncated { log_start, log_end }, wakes);
         Ok(())
     }

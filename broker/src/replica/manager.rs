@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ottla_log::Log;
 use ottla_metadata::config;
 use ottla_metadata::image::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
 use ottla_proto::metadata::ResourceType;
@@ -16,7 +17,8 @@ use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use super::directories::{Directories, Loaded, OpenError};
+use super::directories::{Damaged, Directories, Loaded, OpenError};
+use super::loading::open_cut;
 use super::options::{Grant, ReplicaOptions};
 use super::partition::Partition;
 use super::read::FetchingReplica;
@@ -311,6 +313,9 @@ impl ReplicaManager {
         let id = PartitionId { topic_id, index };
         let loaded = self.found.lock().remove(&id);
         let (log, log_dir, high_watermark) = match loaded {
+            Some(Loaded { damaged: Some(damaged), log_dir, .. }) => {
+                (self.replace_damaged(&damaged, topic, index, rules, partition), log_dir, 0)
+            }
             Some(loaded) => (loaded.log, loaded.log_dir, loaded.high_watermark),
             None if self
                 .directories
@@ -324,6 +329,9 @@ impl ReplicaManager {
                 (None, Directories::without_directory(), 0)
             }
             None => {
+                if self.directories.is_stale(topic, index) {
+                    self.directories.forget_stale(&self.partitions());
+                }
                 let (log, log_dir) = self.directories.create(topic, id, rules);
                 (log, log_dir, 0)
             }
@@ -340,6 +348,43 @@ impl ReplicaManager {
         );
         replica.set_rules(rules);
         Arc::new(replica)
+    }
+
+    /// A log of which records are damaged that were on disk once (I29). If another replica is in sync, the log is cut and gets
+    /// them from there. If there is none, they may be the only copy: the partition is offline, and its files are as they were.
+    fn replace_damaged(
+        &self,
+        damaged: &Damaged,
+        topic: &str,
+        index: i32,
+        rules: &Rules,
+        partition: &PartitionImage,
+    ) -> Option<Log> {
+        let own = self.shared.options.broker_id;
+        if !partition.isr.iter().any(|replica| replica.0 != own) {
+            tracing::error!(
+                topic,
+                partition = index,
+                reason = damaged.reason,
+                "records that were on disk are damaged, and no other replica is in sync: the partition is offline. \
+                 `ottla log dump` shows the place. Restore the files; or, to give up everything behind the damage, \
+                 stop the node, remove recovery-point-offset-checkpoint in the log directory, and start it again"
+            );
+            return None;
+        }
+        tracing::error!(
+            topic,
+            partition = index,
+            reason = damaged.reason,
+            "records that were on disk are damaged: the log is cut there and gets them from its leader"
+        );
+        match open_cut(damaged, rules, &damaged.path) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                tracing::error!(topic, partition = index, %error, "a damaged log cannot be opened; its partition is offline");
+                None
+            }
+        }
     }
 
     fn apply_configs(&self, image: &MetadataImage) {
@@ -419,11 +464,18 @@ impl ReplicaManager {
             if let Some((log, log_dir)) = partition.remove() {
                 open.insert(
                     partition.id(),
-                    Loaded { topic: partition.topic().to_string(), log: Some(log), log_dir, high_watermark },
+                    Loaded {
+                        topic: partition.topic().to_string(),
+                        log: Some(log),
+                        log_dir,
+                        high_watermark,
+                        damaged: None,
+                    },
                 );
             }
         }
-        self.directories.close(open, self.shared.grant.broker_epoch());
+        let threads = self.shared.options.recovery_threads;
+        self.directories.close(open, self.shared.grant.broker_epoch(), threads);
     }
 
     /// Paths of removed replicas whose time has come.

@@ -10,16 +10,22 @@
 //! | [`sessions`] | Fetch requests over fetch sessions |
 //! | [`waiter`] | how parked requests wait |
 //! | [`rules`] | a topic's settings as partitions need them |
-//! | [`directories`] | log directories: loading at start, checkpoints, placement |
+//! | `durability` | one partition with `flush.messages=1` |
+//! | [`directories`] | log directories: whose they are, placement, removal |
+//! | `loading` | opening all logs at the start, and how far that is |
+//! | `checkpoints` | the checkpoint files, closing all logs |
 //! | [`background`] | timers: lag, checkpoints, retention, deletion, group commit |
 //! | `cleaner` | compaction: which log, when, how fast |
 //! | [`shared`] | queues, counters, directories that all partitions share |
 //! | [`options`] | settings, lease, clock |
 
 pub mod background;
+mod checkpoints;
 mod cleaner;
 pub mod directories;
+mod durability;
 pub mod follow;
+mod loading;
 pub mod manager;
 pub mod moves;
 pub mod options;
@@ -35,6 +41,7 @@ mod upkeep;
 pub mod waiter;
 
 pub use cleaner::CleanerOptions;
+pub use loading::Recovery;
 pub use manager::{ReplicaManager, TopicReplicas};
 pub use moves::HeldReplica;
 pub use options::{Clock, Grant, ReplicaOptions};
@@ -49,6 +56,8 @@ pub use waiter::Waiter;
 pub(crate) mod test_images;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_durability;
 #[cfg(test)]
 mod tests_moves;
 #[cfg(test)]

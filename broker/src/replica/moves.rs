@@ -213,7 +213,7 @@ impl Partition {
         }
         if let Some(epoch) = old.latest_epoch().filter(|epoch| Some(*epoch) > copy.latest_epoch()) {
             // A leader has begun, and has written nothing yet.
-            copy.assign_leader_epoch(epoch, copy.end_offset())?;
+            copy.begin_leader_epoch(epoch, copy.end_offset());
         }
         copy.update_high_watermark(state.machine.high_watermark());
         copy.rename_directory(path)

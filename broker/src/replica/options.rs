@@ -1,12 +1,14 @@
 //! What the replica shell is configured with, and the little state that all its partitions share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ottla_replica::Now;
 
 use super::cleaner::CleanerOptions;
+use super::loading::Recovery;
 use crate::security::PeerSecurity;
 
 /// Settings of replicas and of replication. Names in Kafka's words where Kafka has the setting.
@@ -48,6 +50,8 @@ pub struct ReplicaOptions {
     pub fetch_session_slots: usize,
     /// Compaction.
     pub cleaner: CleanerOptions,
+    /// Where the start tells how far it is.
+    pub recovery: Arc<Recovery>,
 }
 
 impl ReplicaOptions {
@@ -72,6 +76,7 @@ impl ReplicaOptions {
             delete_delay_ms: 60_000,
             fetch_session_slots: 1_000,
             cleaner: CleanerOptions::default(),
+            recovery: Arc::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::durability::SyncWait;
 use super::moves::Moving;
 use super::options::Clock;
 use super::rules::Rules;
@@ -132,6 +133,8 @@ pub(crate) struct State {
     pub(crate) moving: Option<Arc<Moving>>,
     /// In order of offsets: appends are.
     acks: VecDeque<AckWait>,
+    /// Who waits for this replica's disk.
+    pub(super) sync_waits: Vec<SyncWait>,
     low_watermark_waits: Vec<LowWatermarkWait>,
     interests: Vec<InterestEntry>,
     /// Transactions that the coordinator is asked about.
@@ -177,6 +180,7 @@ impl Partition {
             log_dir,
             moving: None,
             acks: VecDeque::new(),
+            sync_waits: Vec::new(),
             low_watermark_waits: Vec::new(),
             interests: Vec::new(),
             verifications: Verifications::default(),
@@ -234,6 +238,10 @@ impl Partition {
         self.rules.load_full()
     }
 
+    pub(super) fn loaded_rules(&self) -> arc_swap::Guard<Arc<Rules>> {
+        self.rules.load()
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -262,10 +270,8 @@ impl Partition {
             Effect::IsrExpanded(count) => self.shared.counters.isr_expands.add(count),
             Effect::BecameLeader { leader_epoch, start_offset } => {
                 self.leads.store(true, Ordering::Release);
-                if let Some(log) = &mut state.log
-                    && let Err(error) = log.assign_leader_epoch(leader_epoch, start_offset)
-                {
-                    self.broken(state, &error, wakes);
+                if let Some(log) = &mut state.log {
+                    log.begin_leader_epoch(leader_epoch, start_offset);
                 }
                 tracing::debug!(topic = %self.topic, partition = self.id.index, leader_epoch, start_offset, "leads");
             }
@@ -273,6 +279,9 @@ impl Partition {
                 self.leads.store(false, Ordering::Release);
                 state.verifications.clear();
                 for wait in state.acks.drain(..) {
+                    wakes.add_waiter(wait.waiter);
+                }
+                for wait in state.sync_waits.drain(..) {
                     wakes.add_waiter(wait.waiter);
                 }
                 for wait in state.low_watermark_waits.drain(..) {
@@ -334,7 +343,7 @@ impl Partition {
     pub(crate) fn broken(&self, state: &mut State, error: &LogError, wakes: &mut Wakes) {
         tracing::error!(topic = %self.topic, partition = self.id.index, %error, "the partition goes offline");
         self.shared.counters.partitions_failed.add(1);
-        if error.is_storage_fault() {
+        if error.is_disk_fault() {
             state.log_dir.fail(error);
         }
         state.log = None;
@@ -439,6 +448,7 @@ impl Partition {
         self.step(&mut state, Input::Tick, &mut wakes);
         Self::release_acks(&mut state, &mut wakes);
         state.acks.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
+        state.sync_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.low_watermark_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.verifications.expire(Clock::wall_ms() - VERIFICATION_MS_MAX);
         drop(state);
@@ -563,7 +573,7 @@ impl Partition {
         if !info.is_duplicate {
             self.step(state, Input::Appended { log_end }, wakes);
             Self::wake_followers(state, wakes);
-            self.shared.sync_later(self.id, self.rules.load().is_synced_only());
+            self.sync_later(state);
         }
         Ok(AppendedRecords {
             base_offset: info.first_offset,
@@ -572,6 +582,13 @@ impl Partition {
             log_start_offset,
             leader_epoch,
         })
+    }
+
+    /// The partition has bytes that may have to be on disk before they count.
+    pub(super) fn sync_later(&self, state: &State) {
+        if self.rules.load().is_synced_only() {
+            state.log_dir.sync_queue.put(self.id, ());
+        }
     }
 
     fn refuse_append(&self, state: &mut State, error: LogError, wakes: &mut Wakes) -> ProduceRefusal {

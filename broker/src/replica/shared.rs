@@ -1,6 +1,6 @@
 //! What all partitions of a broker share: options, grants, queues to the background tasks, counters, log directories.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -151,6 +151,12 @@ pub struct LogDir {
     is_cordoned: AtomicBool,
     /// For placement.
     pub(crate) partitions: AtomicUsize,
+    /// To its group commit: partitions with `flush.messages=1` that have bytes to sync.
+    pub(crate) sync_queue: WorkQueue<()>,
+    /// What the checkpoints may still say of replicas that are gone.
+    pub(crate) stale_names: Mutex<HashSet<(String, i32)>>,
+    /// Of the checkpoints that were written last: an unchanged one is not written again.
+    pub(crate) checkpoint_sums: Mutex<HashMap<&'static str, u64>>,
 }
 
 impl LogDir {
@@ -162,6 +168,9 @@ impl LogDir {
             is_full: AtomicBool::new(false),
             is_cordoned: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
+            sync_queue: WorkQueue::default(),
+            stale_names: Mutex::default(),
+            checkpoint_sums: Mutex::default(),
         })
     }
 
@@ -214,14 +223,14 @@ pub struct ReplicaShared {
     pub isr_queue: WorkQueue<IsrProposal>,
     /// To `replication::fetcher`.
     pub following: WorkQueue<Following>,
-    /// To the group commit: partitions with `flush.messages=1` that have bytes to sync.
-    pub sync_queue: WorkQueue<()>,
     /// To the moves between log directories.
     pub(crate) move_queue: WorkQueue<()>,
     /// Leaders that clients are not sent to for a moment.
     pub unreachable: Unreachable,
     /// How fast partitions are moved.
     pub throttles: Throttles,
+    /// A log was cut: its recovery point is to be checkpointed, which may be too large now.
+    pub(crate) log_was_cut: Notify,
     /// Replicas lie elsewhere than before: the controller is to be told.
     pub placement_changed: Notify,
     /// What is counted.
@@ -236,19 +245,12 @@ impl ReplicaShared {
             grant,
             isr_queue: WorkQueue::default(),
             following: WorkQueue::default(),
-            sync_queue: WorkQueue::default(),
             move_queue: WorkQueue::default(),
             unreachable: Unreachable::default(),
             throttles: Throttles::default(),
+            log_was_cut: Notify::new(),
             placement_changed: Notify::new(),
             counters: ReplicaCounters::default(),
         })
-    }
-
-    /// The partition has bytes that must be on disk before they count.
-    pub(crate) fn sync_later(&self, id: PartitionId, is_synced_only: bool) {
-        if is_synced_only {
-            self.sync_queue.put(id, ());
-        }
     }
 }

@@ -1,9 +1,8 @@
-//! What is done to a partition by the clock: syncing, retention, checkpoints of its offsets.
+//! What is done to a partition by the clock: rest, retention, checkpoints of its offsets.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ottla_log::Log;
 use ottla_replica::Input;
 
 use super::partition::Partition;
@@ -19,27 +18,6 @@ pub(crate) struct Checkpointed {
 }
 
 impl Partition {
-    /// Brings all that was appended to the disk. Blocks: only on a blocking thread.
-    pub(crate) fn sync(&self) {
-        let begun = self.lock().log.as_mut().map(Log::begin_flush);
-        // Appends go on while the disk is at work.
-        let synced = match begun {
-            None => return,
-            Some(Ok(mut ticket)) => ticket.sync().map(|()| ticket),
-            Some(Err(error)) => Err(error),
-        };
-        let mut wakes = Wakes::default();
-        let mut state = self.lock();
-        if let Some(log) = &mut state.log {
-            match synced.and_then(|ticket| log.finish_flush(ticket)) {
-                Ok(synced_end) => self.step(&mut state, Input::Synced { synced_end }, &mut wakes),
-                Err(error) => self.broken(&mut state, &error, &mut wakes),
-            }
-        }
-        drop(state);
-        wakes.run();
-    }
-
     /// Lets a log that nobody appends to give its files and buffers back. Gives its end.
     pub(crate) fn rest_if_idle(&self, end_before: Option<i64>) -> Option<i64> {
         let mut state = self.lock();
