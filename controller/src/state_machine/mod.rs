@@ -21,7 +21,9 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
-use crate::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, image_index};
+use crate::types::{
+    Applied, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, image_index,
+};
 use history::History;
 pub(crate) use history::Next;
 
@@ -71,6 +73,24 @@ impl StateMachine {
     pub(crate) fn image_at(&self) -> (Option<LogId>, Arc<MetadataImage>) {
         let position = self.0.position.lock();
         (position.last_applied, self.image())
+    }
+
+    /// Who is a member by what is applied, which nobody takes back.
+    pub(crate) fn membership(&self) -> Membership {
+        self.0.position.lock().membership.membership().clone()
+    }
+
+    /// Where the voters are, when the membership is another than at `seen`, which then is this one.
+    pub(crate) fn new_voter_endpoints(&self, seen: &mut Option<LogId>) -> Vec<String> {
+        let position = self.0.position.lock();
+        let at = *position.membership.log_id();
+        if at == *seen {
+            return Vec::new();
+        }
+        *seen = at;
+        let membership = position.membership.membership();
+        let voters = membership.voter_ids();
+        voters.filter_map(|id| membership.get_node(&id)).map(|node| node.addr.clone()).collect()
     }
 
     /// Index of the last applied entry, as it moves.
