@@ -47,7 +47,7 @@ const SNAPSHOT_TIMEOUT_MS: u64 = 30_000;
 /// How long a leader that stops waits for another one to take over.
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Kafka's observers are forgotten after so long, too.
-const OBSERVER_SILENCE_MAX: Duration = Duration::from_mins(5);
+const OBSERVER_SILENCE_MAX: Duration = Duration::from_secs(300);
 /// A member that has not answered the leader for so many election timeouts counts as down.
 const DOWN_AFTER_TIMEOUTS: u64 = 4;
 /// How soon after a broker is back leadership may return to it.
@@ -162,7 +162,7 @@ pub struct Controller {
 }
 
 struct Opened {
-    identity: Identity,
+    identity: Arc<Identity>,
     store: SledStore,
     machine: StateMachine,
 }
@@ -171,10 +171,11 @@ struct Opened {
 fn open(directory: &Path, node_id: i32) -> Result<Opened, StartError> {
     let io_error = |error| StartError::Io(directory.display().to_string(), error);
     std::fs::create_dir_all(directory).map_err(io_error)?;
-    let identity = Identity::open(directory, node_id)?;
+    let identity = Arc::new(Identity::open(directory, node_id)?);
     let store = SledStore::open(&directory.join(LOG_DIRECTORY))?;
     store.give_up_leadership(identity.raft_id()).map_err(io_error)?;
-    let machine = StateMachine::open(directory.to_path_buf()).map_err(io_error)?;
+    let machine =
+        StateMachine::open(directory.to_path_buf(), Some(Arc::clone(&identity))).map_err(io_error)?;
     Ok(Opened { identity, store, machine })
 }
 
@@ -241,7 +242,6 @@ impl Controller {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
         let Opened { identity, store, machine } = opened;
-        let identity = Arc::new(identity);
         if let Some(cluster_id) = &options.cluster_id {
             identity.check_cluster(cluster_id, "the configuration")?;
         }
@@ -300,7 +300,7 @@ impl Controller {
             identity: Arc::clone(&identity),
             raft: raft.clone(),
             store: store.clone(),
-            machine: machine.clone(),
+            machine,
             leadership,
             raft_service: RaftServer::new(raft_service)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -313,16 +313,8 @@ impl Controller {
             stop,
             tasks: parking_lot::Mutex::new(vec![leader_task, warden]),
         };
-        let keeper = Keeper {
-            identity,
-            places,
-            network,
-            raft,
-            store,
-            changes,
-            machine,
-            proposed_cluster_id: cluster_id,
-        };
+        let keeper =
+            Keeper { identity, places, network, raft, store, changes, proposed_cluster_id: cluster_id };
         controller.keep(keeper).await?;
         Ok(controller)
     }

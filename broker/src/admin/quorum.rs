@@ -14,7 +14,7 @@ use super::{AdminService, refused, status, unavailable};
 /// How long a change is tried for a caller that names no time.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Nobody waits longer.
-const PATIENCE_MAX: Duration = Duration::from_mins(10);
+const PATIENCE_MAX: Duration = Duration::from_secs(600);
 
 impl AdminService {
     pub(super) async fn change_voters(

@@ -25,7 +25,6 @@ use tonic::{Request, Status};
 use super::{QuorumChanges, Role};
 use crate::identity::{Identity, IdentityError};
 use crate::network::{CALL_TIMEOUT, Network};
-use crate::state_machine::StateMachine;
 use crate::store::SledStore;
 use crate::types::{Node, Raft, RaftId};
 
@@ -59,7 +58,6 @@ pub(crate) struct Keeper {
     pub(crate) raft: Raft,
     pub(crate) store: SledStore,
     pub(crate) changes: QuorumChanges,
-    pub(crate) machine: StateMachine,
     pub(crate) proposed_cluster_id: String,
 }
 
@@ -147,14 +145,6 @@ impl Keeper {
         let membership = metrics.membership_config.membership();
         self.network.learn(membership);
         let is_voter = membership.voter_ids().any(|id| id == own);
-        // What is applied is committed: nobody takes it back.
-        if !self.identity.has_voted() && self.machine.membership().voter_ids().any(|id| id == own) {
-            let identity = Arc::clone(&self.identity);
-            let noted = tokio::task::spawn_blocking(move || identity.note_voter()).await;
-            if let Ok(Err(error)) = noted {
-                tracing::warn!("that this controller votes could not be written down: {error}");
-            }
-        }
         let is_configured = self.places.voters.contains_key(&own.node_id);
         let wants_vote =
             !is_voter && (self.places.joins_by_itself || (is_configured && !self.identity.has_voted()));

@@ -166,23 +166,29 @@ impl QuorumChanges {
         .await
     }
 
-    /// Takes a voter's vote away; it follows the log as an observer until it is stopped.
+    /// Takes a voter's vote away; it follows the log as an observer until it is stopped. A leader hands over, and refuses with
+    /// NOT_CONTROLLER: its successor is then to be asked.
     pub(crate) async fn remove(
         &self,
         node_id: i32,
         incarnation: Option<u128>,
         patience: Duration,
     ) -> Result<(), Refusal> {
-        self.in_turn(patience, move |changes, _| async move {
+        self.in_turn(patience, move |changes, deadline| async move {
             changes.settle().await?;
             let metrics = changes.metrics();
             let mut voters = voters_of(metrics.membership_config.membership());
             let found = voters.iter().copied().find(|id| {
                 id.node_id == node_id && incarnation.is_none_or(|incarnation| incarnation == id.incarnation)
             });
-            let Some(id) = found else { return Err(changes.no_such_voter(node_id, incarnation, &voters)) };
+            let Some(id) = found else { return Err(no_such_voter(node_id, incarnation, &voters)) };
             voters.remove(&id);
             changes.check_remains(&metrics, &voters, node_id).await?;
+            if id == metrics.id {
+                // Whoever leads next takes the vote away: a leader that does not vote would go on leading.
+                changes.hand_over(None, deadline).await?;
+                return Err(Refusal::new(ErrorCode::NotController, "this controller has handed over"));
+            }
             changes.replace_voters(voters, true).await?;
             tracing::info!(controller = %id, "does not vote any more");
             Ok(())
@@ -192,47 +198,49 @@ impl QuorumChanges {
 
     /// Has another voter lead; gives its node id.
     pub(crate) async fn transfer(&self, node_id: Option<i32>, patience: Duration) -> Result<i32, Refusal> {
-        self.in_turn(patience, move |changes, deadline| async move {
-            let metrics = changes.metrics();
-            let own = metrics.id;
-            if node_id == Some(own.node_id) {
-                return Ok(own.node_id);
-            }
-            let voters = voters_of(metrics.membership_config.membership());
-            let others = voters.iter().copied().filter(|id| *id != own);
-            let to = match node_id {
-                Some(node_id) => others
-                    .into_iter()
-                    .find(|id| id.node_id == node_id)
-                    .ok_or_else(|| changes.no_such_voter(node_id, None, &voters))?,
-                None => others
-                    .filter(|id| changes.is_up(&metrics, *id))
-                    .max_by_key(|id| changes.matched(&metrics, *id))
-                    .ok_or_else(|| {
-                        let text = "no other voter runs: start one, or add one with 'ottla quorum add'";
-                        Refusal::new(ErrorCode::InvalidRequest, text)
-                    })?,
-            };
-            if !changes.answers(&metrics, to).await {
-                let text = format!("controller {} does not answer the leader: start it first", to.node_id);
-                return Err(Refusal::new(ErrorCode::InvalidRequest, text));
-            }
-            changes.raft.trigger().transfer_leader(to).await.map_err(Refusal::failed)?;
-            let mut leaders = changes.leadership.watch();
-            let taken = leaders
-                .wait_for(|leader| leader.as_ref().is_some_and(|leader| leader.node_id != own.node_id));
-            match tokio::time::timeout_at(deadline, taken).await {
-                Ok(Ok(leader)) => Ok(leader.as_ref().map_or(-1, |leader| leader.node_id)),
-                _ => Err(Refusal::new(
-                    ErrorCode::RequestTimedOut,
-                    format!(
-                        "controller {} did not take over in time: it may lag behind; try again",
-                        to.node_id
-                    ),
-                )),
-            }
-        })
+        self.in_turn(
+            patience,
+            move |changes, deadline| async move { changes.hand_over(node_id, deadline).await },
+        )
         .await
+    }
+
+    /// Has another voter lead, this one or the one that is furthest.
+    async fn hand_over(&self, node_id: Option<i32>, deadline: Instant) -> Result<i32, Refusal> {
+        let metrics = self.metrics();
+        let own = metrics.id;
+        if node_id == Some(own.node_id) {
+            return Ok(own.node_id);
+        }
+        let voters = voters_of(metrics.membership_config.membership());
+        let mut others = voters.iter().copied().filter(|id| *id != own);
+        let to = match node_id {
+            Some(node_id) => others
+                .find(|id| id.node_id == node_id)
+                .ok_or_else(|| no_such_voter(node_id, None, &voters))?,
+            None => {
+                let up = others.filter(|id| self.is_up(&metrics, *id));
+                up.max_by_key(|id| matched(&metrics, *id)).ok_or_else(|| {
+                    let text = "no other voter runs: start one, or add one with 'ottla quorum add'";
+                    Refusal::new(ErrorCode::InvalidRequest, text)
+                })?
+            }
+        };
+        if !self.answers(&metrics, to).await {
+            let text = format!("controller {} does not answer the leader: start it first", to.node_id);
+            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        }
+        self.raft.trigger().transfer_leader(to).await.map_err(Refusal::failed)?;
+        let mut leaders = self.leadership.watch();
+        let taken =
+            leaders.wait_for(|leader| leader.as_ref().is_some_and(|leader| leader.node_id != own.node_id));
+        match tokio::time::timeout_at(deadline, taken).await {
+            Ok(Ok(leader)) => Ok(leader.as_ref().map_or(-1, |leader| leader.node_id)),
+            _ => Err(Refusal::new(
+                ErrorCode::RequestTimedOut,
+                format!("controller {} did not take over in time: it may lag behind; try again", to.node_id),
+            )),
+        }
     }
 
     /// Finishes a change that an earlier leader has left half done.
@@ -299,7 +307,7 @@ impl QuorumChanges {
             return Ok(id);
         }
         let observers = membership.learner_ids().filter(|id| id.node_id == node_id);
-        let newest = observers.max_by_key(|id| self.heard(&metrics, *id).map(std::cmp::Reverse));
+        let newest = observers.max_by_key(|id| heard(&metrics, *id).map(std::cmp::Reverse));
         if let Some(id) = newest {
             return Ok(id);
         }
@@ -323,14 +331,14 @@ impl QuorumChanges {
             if !self.raft.is_leader() {
                 return Err(Refusal::new(ErrorCode::NotController, "this controller does not lead any more"));
             }
-            if self.matched(&metrics, id) >= wanted {
+            if matched(&metrics, id) >= wanted {
                 break;
             }
             if Instant::now() + LOOK > deadline {
-                let text = match self.heard(&metrics, id) {
+                let text = match heard(&metrics, id) {
                     Some(_) => format!(
                         "controller {id} has the log up to {} of {wanted}: wait until it has caught up, and try again",
-                        self.matched(&metrics, id)
+                        matched(&metrics, id)
                     ),
                     None => format!(
                         "controller {id} does not answer: is it running, and reachable from the leader?"
@@ -394,39 +402,39 @@ impl QuorumChanges {
         }
     }
 
-    fn no_such_voter(&self, node_id: i32, incarnation: Option<u128>, voters: &BTreeSet<RaftId>) -> Refusal {
-        let text = match (voters.iter().find(|id| id.node_id == node_id), incarnation) {
-            (Some(voting), Some(_)) => format!(
-                "controller {node_id} votes with directory {}, not with this one",
-                uuid::Uuid::from_u128(voting.incarnation)
-            ),
-            _ => {
-                let all: Vec<String> = voters.iter().map(|id| id.node_id.to_string()).collect();
-                format!("node {node_id} is no voter; the voters are {}", all.join(", "))
-            }
-        };
-        Refusal::new(ErrorCode::VoterNotFound, text)
-    }
-
-    /// How long ago a member last answered this leader; `None`: never.
-    fn heard(&self, metrics: &Metrics, id: RaftId) -> Option<Duration> {
-        if id == metrics.id {
-            return Some(Duration::ZERO);
-        }
-        let at = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
-        Some(at.elapsed())
-    }
-
     pub(super) fn is_up(&self, metrics: &Metrics, id: RaftId) -> bool {
-        self.heard(metrics, id).is_some_and(|ago| ago < self.down_after)
+        heard(metrics, id).is_some_and(|ago| ago < self.down_after)
     }
+}
 
-    /// Up to where a member has the log; -1: not known.
-    fn matched(&self, metrics: &Metrics, id: RaftId) -> i64 {
-        if id == metrics.id {
-            return index(metrics.last_log_index);
+fn no_such_voter(node_id: i32, incarnation: Option<u128>, voters: &BTreeSet<RaftId>) -> Refusal {
+    let text = match (voters.iter().find(|id| id.node_id == node_id), incarnation) {
+        (Some(voting), Some(_)) => format!(
+            "controller {node_id} votes with directory {}, not with this one",
+            uuid::Uuid::from_u128(voting.incarnation)
+        ),
+        _ => {
+            let all: Vec<String> = voters.iter().map(|id| id.node_id.to_string()).collect();
+            format!("node {node_id} is no voter; the voters are {}", all.join(", "))
         }
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).and_then(Option::as_ref);
-        index(matched.map(|at| at.index))
+    };
+    Refusal::new(ErrorCode::VoterNotFound, text)
+}
+
+/// How long ago a member last answered this leader; `None`: never.
+fn heard(metrics: &Metrics, id: RaftId) -> Option<Duration> {
+    if id == metrics.id {
+        return Some(Duration::ZERO);
     }
+    let at = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
+    Some(at.elapsed())
+}
+
+/// Up to where a member has the log; -1: not known.
+fn matched(metrics: &Metrics, id: RaftId) -> i64 {
+    if id == metrics.id {
+        return index(metrics.last_log_index);
+    }
+    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).and_then(Option::as_ref);
+    index(matched.map(|at| at.index))
 }

@@ -1,5 +1,5 @@
-//! What the leader does for the membership of itself: it finishes a change that an earlier leader left half done, and
-//! forgets observers that are gone.
+//! What the leader does for the membership of itself: it finishes a change that an earlier leader left half done,
+//! hands over when it has no vote any more, and forgets observers that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +38,13 @@ impl QuorumChanges {
             return;
         }
         let metrics = self.metrics();
+        if !metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id) {
+            // It was removed in a change that an earlier leader began.
+            if let Err(refusal) = self.hand_over(None, Instant::now() + INTERVAL).await {
+                tracing::info!("a voter has to lead instead of this observer: {}", refusal.message);
+            }
+            return;
+        }
         let gone = self.gone(&metrics, silent);
         if gone.is_empty() {
             return;
@@ -45,7 +52,7 @@ impl QuorumChanges {
         let names: Vec<String> = gone.iter().map(ToString::to_string).collect();
         match self.raft.change_membership(ChangeMembers::RemoveNodes(gone), true).await {
             Ok(_) => {
-                tracing::info!(controllers = names.join(", "), "observers that do not answer are forgotten")
+                tracing::info!(controllers = names.join(", "), "observers that do not answer are forgotten");
             }
             Err(error) => tracing::info!("observers that do not answer are not forgotten yet: {error}"),
         }

@@ -34,7 +34,7 @@ const REPLIES_MAX: usize = 64;
 /// A change of the quorum is tried for at least so long, however impatient the caller: it may be committed anyway.
 const CHANGE_PATIENCE_MIN: Duration = Duration::from_millis(500);
 /// A caller that asks for longer is answered sooner all the same.
-const CHANGE_PATIENCE_MAX: Duration = Duration::from_mins(10);
+const CHANGE_PATIENCE_MAX: Duration = Duration::from_secs(600);
 
 /// How often, and after what pause, a question after the quorum looks for members that catch up.
 const CATCH_UP_LOOKS: usize = 10;

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::identity::Identity;
 use crate::types::{
     Applied, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, image_index,
 };
@@ -37,6 +38,8 @@ struct Position {
 
 struct Shared {
     directory: PathBuf,
+    /// Remembers that this disk votes as soon as that is committed.
+    identity: Option<Arc<Identity>>,
     image: ArcSwap<MetadataImage>,
     position: Mutex<Position>,
     history: Mutex<History>,
@@ -50,9 +53,10 @@ pub(crate) struct StateMachine(Arc<Shared>);
 
 impl StateMachine {
     /// Reads the newest snapshot of a directory, if there is one. Blocks.
-    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(directory: PathBuf, identity: Option<Arc<Identity>>) -> io::Result<Self> {
         let machine = Self(Arc::new(Shared {
             directory,
+            identity,
             image: ArcSwap::default(),
             position: Mutex::default(),
             history: Mutex::default(),
@@ -73,11 +77,6 @@ impl StateMachine {
     pub(crate) fn image_at(&self) -> (Option<LogId>, Arc<MetadataImage>) {
         let position = self.0.position.lock();
         (position.last_applied, self.image())
-    }
-
-    /// Who is a member by what is applied, which nobody takes back.
-    pub(crate) fn membership(&self) -> Membership {
-        self.0.position.lock().membership.membership().clone()
     }
 
     /// Where the voters are, when the membership is another than at `seen`, which then is this one.
@@ -103,7 +102,18 @@ impl StateMachine {
         self.0.history.lock().next(index)
     }
 
+    /// What is applied is committed: nobody takes it back. On disk before anything else can happen to the membership: who
+    /// has had a vote and has none does not ask for one by itself. Blocks the first time.
+    fn note_own_vote(&self, membership: &Membership) -> io::Result<()> {
+        let Some(identity) = &self.0.identity else { return Ok(()) };
+        if identity.has_voted() || !membership.voter_ids().any(|id| id == identity.raft_id()) {
+            return Ok(());
+        }
+        identity.note_voter().map_err(io::Error::other)
+    }
+
     fn load(&self, snapshot: &Snapshot) -> io::Result<()> {
+        self.note_own_vote(snapshot.meta.last_membership.membership())?;
         let index = snapshot.meta.last_log_id.as_ref().map_or(-1, image_index);
         let image = snapshot_file::to_image(index, &snapshot.snapshot)?;
         let mut position = self.0.position.lock();
@@ -178,6 +188,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                let (machine, membership) = (self.clone(), membership.clone());
+                tokio::task::spawn_blocking(move || machine.note_own_vote(&membership))
+                    .await
+                    .map_err(io::Error::other)??;
+            }
             self.apply_entry(&entry)?;
             if let Some(responder) = responder {
                 responder.send(Applied);

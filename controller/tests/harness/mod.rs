@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ottla_controller::{Controller, ControllerOptions};
-use ottla_metadata::image::BrokerId;
 use ottla_proto::controller as proto;
 use ottla_proto::controller::controller_client::ControllerClient;
 use ottla_proto::metadata::{Endpoint, RegisterBrokerRecord};
