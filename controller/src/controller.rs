@@ -30,6 +30,7 @@ use crate::network::{MESSAGE_BYTES_MAX, Network};
 use crate::quorum::{Keeper, Places, QuorumChanges};
 use crate::service::controller::ControllerService;
 use crate::service::raft::RaftService;
+use crate::snapshots::{SnapshotLimits, write_in_time};
 use crate::state_machine::StateMachine;
 use crate::store::{SledStore, StoreError};
 use crate::types::Raft;
@@ -38,6 +39,8 @@ use crate::types::Raft;
 const LOG_DIRECTORY: &str = "raft-log";
 /// Default of `snapshot_entries`.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// Default of `snapshot_bytes`: Kafka's.
+const SNAPSHOT_BYTES: u64 = 20 << 20;
 /// Default of `kept_entries`.
 const KEPT_ENTRIES: u64 = 2_000;
 /// Entries that one request to a follower carries at most.
@@ -94,6 +97,10 @@ pub struct ControllerOptions {
     pub election_timeout_max_ms: u64,
     /// Entries after which the image is written to a snapshot file.
     pub snapshot_entries: u64,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    pub snapshot_bytes: u64,
+    /// `metadata.log.max.snapshot.interval.ms`; `None`: time alone is no reason for a snapshot.
+    pub snapshot_interval: Option<Duration>,
     /// Entries that stay in the log behind a snapshot, so that a follower that is a little late needs no snapshot.
     pub kept_entries: u64,
 }
@@ -121,6 +128,8 @@ impl Default for ControllerOptions {
             election_timeout_min_ms: 300,
             election_timeout_max_ms: 500,
             snapshot_entries: SNAPSHOT_ENTRIES,
+            snapshot_bytes: SNAPSHOT_BYTES,
+            snapshot_interval: None,
             kept_entries: KEPT_ENTRIES,
         }
     }
@@ -278,6 +287,9 @@ impl Controller {
             one: Arc::default(),
         };
         let warden = tokio::spawn(changes.clone().watch_over(stop.clone()));
+        let limits =
+            SnapshotLimits { bytes_max: options.snapshot_bytes, interval: options.snapshot_interval };
+        let snapshots = tokio::spawn(write_in_time(raft.clone(), machine.clone(), limits, stop.clone()));
         let raft_service = RaftService {
             identity: Arc::clone(&identity),
             voters: Arc::clone(&voters),
@@ -311,7 +323,7 @@ impl Controller {
             gate: options.gate.clone(),
             failed,
             stop,
-            tasks: parking_lot::Mutex::new(vec![leader_task, warden]),
+            tasks: parking_lot::Mutex::new(vec![leader_task, warden, snapshots]),
         };
         let keeper =
             Keeper { identity, places, network, raft, store, changes, proposed_cluster_id: cluster_id };

@@ -23,6 +23,7 @@ mod metrics;
 mod network;
 mod quorum;
 mod service;
+mod snapshots;
 mod state_machine;
 mod store;
 mod types;

@@ -63,6 +63,9 @@ pub(super) fn controller(config: &NodeConfig) -> ControllerOptions {
         own_endpoint: config.grpc.as_ref().map(|grpc| grpc.endpoint.to_string()).unwrap_or_default(),
         properties: Arc::clone(properties),
         session_timeout_ms: ms(properties, "broker.session.timeout.ms"),
+        snapshot_bytes: ms(properties, "metadata.log.max.record.bytes.between.snapshots"),
+        snapshot_interval: Some(duration(properties, "metadata.log.max.snapshot.interval.ms"))
+            .filter(|interval| !interval.is_zero()),
         ..ControllerOptions::default()
     };
     if properties.contains_key("controller.quorum.election.timeout.ms") {

@@ -8,6 +8,7 @@ pub(crate) mod snapshot_file;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -45,6 +46,10 @@ struct Shared {
     history: Mutex<History>,
     /// Index of the last applied entry.
     applied: watch::Sender<i64>,
+    /// Bytes of records that were applied since the newest snapshot.
+    bytes_since_snapshot: AtomicU64,
+    /// How many snapshots were written or taken in.
+    snapshots: AtomicU64,
 }
 
 /// The state machine. Clones share it.
@@ -61,6 +66,8 @@ impl StateMachine {
             position: Mutex::default(),
             history: Mutex::default(),
             applied: watch::Sender::new(-1),
+            bytes_since_snapshot: AtomicU64::new(0),
+            snapshots: AtomicU64::new(0),
         }));
         if let Some(snapshot) = snapshot_file::read(&machine.0.directory)? {
             machine.load(&snapshot)?;
@@ -77,6 +84,16 @@ impl StateMachine {
     pub(crate) fn image_at(&self) -> (Option<LogId>, Arc<MetadataImage>) {
         let position = self.0.position.lock();
         (position.last_applied, self.image())
+    }
+
+    /// Bytes of records that were applied since the newest snapshot.
+    pub(crate) fn bytes_since_snapshot(&self) -> u64 {
+        self.0.bytes_since_snapshot.load(Ordering::Relaxed)
+    }
+
+    /// How many snapshots were written or taken in.
+    pub(crate) fn snapshots(&self) -> u64 {
+        self.0.snapshots.load(Ordering::Relaxed)
     }
 
     /// Where the voters are, when the membership is another than at `seen`, which then is this one.
@@ -120,6 +137,8 @@ impl StateMachine {
         position.last_applied = snapshot.meta.last_log_id;
         position.membership = snapshot.meta.last_membership.clone();
         position.snapshot = Some(snapshot.meta.clone());
+        self.0.bytes_since_snapshot.store(0, Ordering::Relaxed);
+        self.0.snapshots.fetch_add(1, Ordering::Relaxed);
         self.0.image.store(Arc::new(image));
         self.0.history.lock().restart(index);
         drop(position);
@@ -131,6 +150,8 @@ impl StateMachine {
         let index = image_index(&entry.log_id);
         let records = match &entry.payload {
             EntryPayload::Normal(batch) => {
+                let bytes = u64::try_from(batch.0.len()).unwrap_or(u64::MAX);
+                self.0.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
                 MetadataBatch::decode(batch.0.clone()).map_err(io::Error::other)?.records
             }
             EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
@@ -156,6 +177,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (position, image) = {
             let position = self.0.position.lock();
+            self.0.bytes_since_snapshot.store(0, Ordering::Relaxed);
             (position.clone(), self.image())
         };
         let meta = SnapshotMeta { last_log_id: position.last_applied, last_membership: position.membership };
@@ -169,6 +191,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         .await
         .map_err(io::Error::other)??;
         self.0.position.lock().snapshot = Some(meta.clone());
+        self.0.snapshots.fetch_add(1, Ordering::Relaxed);
         Ok(Snapshot { meta, snapshot: body })
     }
 }
