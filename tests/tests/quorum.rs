@@ -112,8 +112,10 @@ fn controllers_come_and_go_while_topics_are_created_and_the_leader_dies() {
     topic(&cluster, &mut topics, "other-three");
     // Of five voters three would have been needed; of these three two are enough.
     cluster.node(3).unwrap().kill().unwrap();
-    eventually(LIMIT, "a leader among the newcomers", || Ok([4, 5].contains(&leader(&cluster)).then_some(())))
-        .unwrap();
+    eventually(LIMIT, "a leader among the newcomers", || {
+        Ok([4, 5].contains(&leader(&cluster)).then_some(()))
+    })
+    .unwrap();
     eventually(LIMIT, "a topic of two controllers", || {
         Ok(cluster.create_topic("two", 1, 1, &[]).is_ok().then_some(()))
     })
@@ -244,11 +246,15 @@ fn brokers_follow_controllers_that_their_files_do_not_name() {
     }
     let broker = cluster.node(4).unwrap().grpc();
     eventually(LIMIT, "a topic by the newcomers", || {
-        let created = ottla(&["--server", &broker, "topic", "create", "newcomers", "--partitions", "2"], b"")?;
+        let created =
+            ottla(&["--server", &broker, "topic", "create", "newcomers", "--partitions", "2"], b"")?;
         Ok((created.code == Some(0) || created.stderr.contains("exists")).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", logs(&cluster)));
-    let produced = ottla(&["--bootstrap", &cluster.node(4).unwrap().kafka(), "--server", &broker, "produce", "newcomers", "-"], b"a\nb\n");
+    let produced = ottla(
+        &["--bootstrap", &cluster.node(4).unwrap().kafka(), "--server", &broker, "produce", "newcomers", "-"],
+        b"a\nb\n",
+    );
     produced.unwrap().ok().unwrap();
 }
 
@@ -274,7 +280,8 @@ fn a_leader_that_stood_still_soon_knows_who_leads() {
         let mut known = 0;
         // Known, and known for good: two seconds without a gap.
         while known < 20 {
-            let asked = ottla(&["--server", &own, "--timeout", "2s", "cluster", "status", "--output", "json"], b"");
+            let asked =
+                ottla(&["--server", &own, "--timeout", "2s", "cluster", "status", "--output", "json"], b"");
             let answer = asked.unwrap().json().unwrap_or_default();
             let controller = answer["controller_id"].as_i64().unwrap_or(-1);
             if controller >= 0 {
