@@ -84,6 +84,19 @@ impl Admin {
             .map_err(|s| self.refusal(&s))
     }
 
+    /// Changes who votes in the metadata quorum or who leads it.
+    pub(crate) async fn change_quorum(
+        &mut self,
+        mut request: proto::ChangeQuorumRequest,
+    ) -> Result<proto::ChangeQuorumReply, Failure> {
+        // The server says what is wrong a little before we would give up.
+        let patience = self.timeout.saturating_sub(self.timeout / 10);
+        request.timeout_ms = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+        let request = self.request(request);
+        let reply = self.client.change_quorum(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner())
+    }
+
     /// Names of topics.
     pub(crate) async fn list_topics(
         &mut self,

@@ -22,14 +22,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::service::interceptor::InterceptedService;
 
-use crate::bootstrap::Bootstrap;
 use crate::identity::{Identity, IdentityError};
 use crate::leader::{LeaderOptions, LeaderTask};
 use crate::leadership::{Leader, Leadership};
 use crate::metrics;
 use crate::network::{MESSAGE_BYTES_MAX, Network};
+use crate::quorum::{Keeper, Places, QuorumChanges};
 use crate::service::controller::ControllerService;
 use crate::service::raft::RaftService;
+use crate::snapshots::{SnapshotLimits, write_in_time};
 use crate::state_machine::StateMachine;
 use crate::store::{SledStore, StoreError};
 use crate::types::Raft;
@@ -38,6 +39,8 @@ use crate::types::Raft;
 const LOG_DIRECTORY: &str = "raft-log";
 /// Default of `snapshot_entries`.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// Default of `snapshot_bytes`: Kafka's.
+const SNAPSHOT_BYTES: u64 = 20 << 20;
 /// Default of `kept_entries`.
 const KEPT_ENTRIES: u64 = 2_000;
 /// Entries that one request to a follower carries at most.
@@ -46,6 +49,10 @@ const REQUEST_ENTRIES_MAX: u64 = 64;
 const SNAPSHOT_TIMEOUT_MS: u64 = 30_000;
 /// How long a leader that stops waits for another one to take over.
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(1_500);
+/// Kafka's observers are forgotten after so long, too.
+const OBSERVER_SILENCE_MAX: Duration = Duration::from_secs(300);
+/// A member that has not answered the leader for so many election timeouts counts as down.
+const DOWN_AFTER_TIMEOUTS: u64 = 4;
 /// How soon after a broker is back leadership may return to it.
 const REBALANCE_SOON: Duration = Duration::from_secs(1);
 
@@ -56,8 +63,15 @@ pub struct ControllerOptions {
     pub node_id: i32,
     /// Where identity, log and snapshots live; made if it is not there.
     pub metadata_dir: PathBuf,
-    /// Every voter's node id and `host:port`, this one's included.
+    /// `controller.quorum.voters`: node id and `host:port` of those that form a new cluster. Who votes later is in the log.
     pub voters: Vec<(i32, String)>,
+    /// `controller.quorum.bootstrap.servers`: `host:port` of controllers by which a node that `voters` does not name finds
+    /// the quorum. With neither this node is a cluster of its own.
+    pub bootstrap_servers: Vec<String>,
+    /// `controller.quorum.auto.join.enable`: a controller without a vote asks for one.
+    pub joins_by_itself: bool,
+    /// An observer that has not answered the leader for so long is forgotten; it comes again by itself.
+    pub observer_silence_max: Duration,
     /// `host:port` under which the other controllers reach this one, when `voters` does not name it.
     pub own_endpoint: String,
     /// The id of a cluster that is formed; `None`: drawn at random.
@@ -83,6 +97,10 @@ pub struct ControllerOptions {
     pub election_timeout_max_ms: u64,
     /// Entries after which the image is written to a snapshot file.
     pub snapshot_entries: u64,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    pub snapshot_bytes: u64,
+    /// `metadata.log.max.snapshot.interval.ms`; `None`: time alone is no reason for a snapshot.
+    pub snapshot_interval: Option<Duration>,
     /// Entries that stay in the log behind a snapshot, so that a follower that is a little late needs no snapshot.
     pub kept_entries: u64,
 }
@@ -93,6 +111,9 @@ impl Default for ControllerOptions {
             node_id: 0,
             metadata_dir: PathBuf::new(),
             voters: Vec::new(),
+            bootstrap_servers: Vec::new(),
+            joins_by_itself: false,
+            observer_silence_max: OBSERVER_SILENCE_MAX,
             own_endpoint: String::new(),
             cluster_id: None,
             first_records: Vec::new(),
@@ -107,6 +128,8 @@ impl Default for ControllerOptions {
             election_timeout_min_ms: 300,
             election_timeout_max_ms: 500,
             snapshot_entries: SNAPSHOT_ENTRIES,
+            snapshot_bytes: SNAPSHOT_BYTES,
+            snapshot_interval: None,
             kept_entries: KEPT_ENTRIES,
         }
     }
@@ -148,7 +171,7 @@ pub struct Controller {
 }
 
 struct Opened {
-    identity: Identity,
+    identity: Arc<Identity>,
     store: SledStore,
     machine: StateMachine,
 }
@@ -157,10 +180,11 @@ struct Opened {
 fn open(directory: &Path, node_id: i32) -> Result<Opened, StartError> {
     let io_error = |error| StartError::Io(directory.display().to_string(), error);
     std::fs::create_dir_all(directory).map_err(io_error)?;
-    let identity = Identity::open(directory, node_id)?;
+    let identity = Arc::new(Identity::open(directory, node_id)?);
     let store = SledStore::open(&directory.join(LOG_DIRECTORY))?;
     store.give_up_leadership(identity.raft_id()).map_err(io_error)?;
-    let machine = StateMachine::open(directory.to_path_buf()).map_err(io_error)?;
+    let machine =
+        StateMachine::open(directory.to_path_buf(), Some(Arc::clone(&identity))).map_err(io_error)?;
     Ok(Opened { identity, store, machine })
 }
 
@@ -177,6 +201,21 @@ fn raft_config(options: &ControllerOptions) -> Result<Arc<openraft::Config>, Sta
         ..Default::default()
     };
     config.validate().map(Arc::new).map_err(|error| StartError::Options(error.to_string()))
+}
+
+/// With nothing configured this node is a cluster of its own.
+fn places(options: &ControllerOptions) -> Places {
+    let mut voters: BTreeMap<i32, String> = options.voters.iter().cloned().collect();
+    if voters.is_empty() && options.bootstrap_servers.is_empty() {
+        voters.insert(options.node_id, options.own_endpoint.clone());
+    }
+    let own_endpoint = voters.get(&options.node_id).cloned().unwrap_or_else(|| options.own_endpoint.clone());
+    Places {
+        voters: Arc::new(voters),
+        bootstrap_servers: options.bootstrap_servers.clone(),
+        own_endpoint,
+        joins_by_itself: options.joins_by_itself,
+    }
 }
 
 fn leader_options(options: &ControllerOptions, identity: Arc<Identity>) -> LeaderOptions {
@@ -205,23 +244,13 @@ fn random_cluster_id() -> String {
 impl Controller {
     /// Opens the metadata directory and starts; does not wait for the other controllers.
     pub async fn start(options: ControllerOptions) -> Result<Self, StartError> {
-        let mut voters: BTreeMap<i32, String> = options.voters.iter().cloned().collect();
-        if voters.is_empty() {
-            voters.insert(options.node_id, options.own_endpoint.clone());
-        }
-        if !voters.contains_key(&options.node_id) {
-            return Err(StartError::Options(format!(
-                "node {} is not in controller.quorum.voters",
-                options.node_id
-            )));
-        }
-        let voters = Arc::new(voters);
+        let places = places(&options);
+        let voters = Arc::clone(&places.voters);
         let (directory, node_id) = (options.metadata_dir.clone(), options.node_id);
         let opened = tokio::task::spawn_blocking(move || open(&directory, node_id))
             .await
             .map_err(|error| StartError::Raft(error.to_string()))??;
         let Opened { identity, store, machine } = opened;
-        let identity = Arc::new(identity);
         if let Some(cluster_id) = &options.cluster_id {
             identity.check_cluster(cluster_id, "the configuration")?;
         }
@@ -247,6 +276,20 @@ impl Controller {
             leader_options(&options, Arc::clone(&identity)),
             stop.clone(),
         );
+        let down_after =
+            Duration::from_millis(options.election_timeout_max_ms.saturating_mul(DOWN_AFTER_TIMEOUTS));
+        let changes = QuorumChanges {
+            raft: raft.clone(),
+            leadership: leadership.clone(),
+            network: network.clone(),
+            down_after,
+            observer_silence_max: options.observer_silence_max,
+            one: Arc::default(),
+        };
+        let warden = tokio::spawn(changes.clone().watch_over(stop.clone()));
+        let limits =
+            SnapshotLimits { bytes_max: options.snapshot_bytes, interval: options.snapshot_interval };
+        let snapshots = tokio::spawn(write_in_time(raft.clone(), machine.clone(), limits, stop.clone()));
         let raft_service = RaftService {
             identity: Arc::clone(&identity),
             voters: Arc::clone(&voters),
@@ -254,7 +297,7 @@ impl Controller {
             store: store.clone(),
             leadership: leadership.clone(),
             proposed_cluster_id: cluster_id.clone(),
-            joining: Arc::default(),
+            changes: changes.clone(),
         };
         let service = ControllerService {
             identity: Arc::clone(&identity),
@@ -262,6 +305,7 @@ impl Controller {
             machine: machine.clone(),
             leadership: leadership.clone(),
             doors,
+            changes: changes.clone(),
             stop: stop.clone(),
         };
         let controller = Self {
@@ -279,31 +323,21 @@ impl Controller {
             gate: options.gate.clone(),
             failed,
             stop,
-            tasks: parking_lot::Mutex::new(vec![leader_task]),
+            tasks: parking_lot::Mutex::new(vec![leader_task, warden, snapshots]),
         };
-        let bootstrap = Bootstrap { identity, voters, network, raft, store, proposed_cluster_id: cluster_id };
-        controller.join(bootstrap).await?;
+        let keeper =
+            Keeper { identity, places, network, raft, store, changes, proposed_cluster_id: cluster_id };
+        controller.keep(keeper).await?;
         Ok(controller)
     }
 
-    /// A cluster of one is formed, or led again, at once; otherwise the other voters are asked in the background.
-    async fn join(&self, bootstrap: Bootstrap) -> Result<(), StartError> {
-        let is_used = bootstrap.is_member().map_err(|error| StartError::Raft(error.to_string()))?;
-        if bootstrap.voters.len() == 1 {
-            if !is_used {
-                return bootstrap.form_alone().await.map_err(StartError::Raft);
-            }
-            return self
-                .raft
-                .trigger()
-                .elect(false)
-                .await
-                .map_err(|error| StartError::Raft(error.to_string()));
-        }
+    /// A cluster of one is formed, or led again, at once; all else happens in the background.
+    async fn keep(&self, keeper: Keeper) -> Result<(), StartError> {
+        keeper.begin().await.map_err(StartError::Raft)?;
         let failed = Arc::clone(&self.failed);
         let stop = self.stop.clone();
         let task = tokio::spawn(async move {
-            if let Some(Err(error)) = stop.run_until_cancelled(bootstrap.run()).await {
+            if let Some(Err(error)) = stop.run_until_cancelled(keeper.run()).await {
                 failed.send_replace(Some(error.to_string()));
             }
         });

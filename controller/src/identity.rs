@@ -50,6 +50,9 @@ struct Content {
     raft_id: RaftId,
     /// Empty: not part of a cluster yet.
     cluster_id: String,
+    /// This disk has had a vote: without one now it was removed, and does not come back by itself.
+    #[serde(default)]
+    has_voted: bool,
 }
 
 /// The identity; the cluster id is written as soon as it is known.
@@ -57,7 +60,13 @@ struct Content {
 pub(crate) struct Identity {
     path: PathBuf,
     raft_id: RaftId,
-    cluster_id: Mutex<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    cluster_id: String,
+    has_voted: bool,
 }
 
 impl Identity {
@@ -70,7 +79,8 @@ impl Identity {
                 .map_err(|error| IdentityError::Broken(name.clone(), error.to_string()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let raft_id = RaftId { node_id, incarnation: rand::random() };
-                let content = Content { version: VERSION, raft_id, cluster_id: String::new() };
+                let content =
+                    Content { version: VERSION, raft_id, cluster_id: String::new(), has_voted: false };
                 write(&path, &content).map_err(|error| IdentityError::Io(name.clone(), error))?;
                 content
             }
@@ -83,7 +93,8 @@ impl Identity {
         if content.raft_id.node_id != node_id {
             return Err(IdentityError::Owner { path: name, owner: content.raft_id.node_id, node_id });
         }
-        Ok(Self { path, raft_id: content.raft_id, cluster_id: Mutex::new(content.cluster_id) })
+        let state = State { cluster_id: content.cluster_id, has_voted: content.has_voted };
+        Ok(Self { path, raft_id: content.raft_id, state: Mutex::new(state) })
     }
 
     pub(crate) fn raft_id(&self) -> RaftId {
@@ -92,29 +103,56 @@ impl Identity {
 
     /// Empty: not known yet.
     pub(crate) fn cluster_id(&self) -> String {
-        self.cluster_id.lock().clone()
+        self.state.lock().cluster_id.clone()
+    }
+
+    /// Whether this disk has ever had a vote.
+    pub(crate) fn has_voted(&self) -> bool {
+        self.state.lock().has_voted
+    }
+
+    /// This disk has a vote, durable on return. Blocks the first time.
+    pub(crate) fn note_voter(&self) -> Result<(), IdentityError> {
+        self.change(|state| !std::mem::replace(&mut state.has_voted, true))
     }
 
     /// Refuses another cluster than ours. Empty names agree with everything.
     pub(crate) fn check_cluster(&self, theirs: &str, from: &str) -> Result<(), IdentityError> {
-        let ours = self.cluster_id.lock();
-        if ours.is_empty() || theirs.is_empty() || *ours == theirs {
+        let ours = self.cluster_id();
+        if ours.is_empty() || theirs.is_empty() || *ours == *theirs {
             return Ok(());
         }
-        Err(IdentityError::Cluster { ours: ours.clone(), theirs: theirs.to_owned(), from: from.to_owned() })
+        Err(IdentityError::Cluster { ours, theirs: theirs.to_owned(), from: from.to_owned() })
     }
 
     /// Takes the cluster's id, durable on return: from now on this disk refuses another cluster. Blocks the first time.
     pub(crate) fn adopt_cluster(&self, cluster_id: &str, from: &str) -> Result<(), IdentityError> {
         self.check_cluster(cluster_id, from)?;
-        let mut ours = self.cluster_id.lock();
-        if !ours.is_empty() || cluster_id.is_empty() {
+        self.change(|state| {
+            let is_news = state.cluster_id.is_empty() && !cluster_id.is_empty();
+            if is_news {
+                cluster_id.clone_into(&mut state.cluster_id);
+            }
+            is_news
+        })
+    }
+
+    /// What is changed counts only when it is on disk.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) -> Result<(), IdentityError> {
+        let mut state = self.state.lock();
+        let mut next = state.clone();
+        if !change(&mut next) {
             return Ok(());
         }
-        let content = Content { version: VERSION, raft_id: self.raft_id, cluster_id: cluster_id.to_owned() };
+        let content = Content {
+            version: VERSION,
+            raft_id: self.raft_id,
+            cluster_id: next.cluster_id.clone(),
+            has_voted: next.has_voted,
+        };
         write(&self.path, &content)
             .map_err(|error| IdentityError::Io(self.path.display().to_string(), error))?;
-        cluster_id.clone_into(&mut ours);
+        *state = next;
         Ok(())
     }
 }
@@ -134,6 +172,10 @@ mod tests {
         first.adopt_cluster("abc", "a test").unwrap();
         let again = Identity::open(directory.path(), 1).unwrap();
         assert_eq!((again.raft_id(), again.cluster_id()), (first.raft_id(), "abc".to_owned()));
+        assert!(!again.has_voted());
+        again.note_voter().unwrap();
+        let again = Identity::open(directory.path(), 1).unwrap();
+        assert_eq!((again.has_voted(), again.cluster_id()), (true, "abc".to_owned()));
         let error = Identity::open(directory.path(), 2).unwrap_err().to_string();
         assert!(error.contains("belongs to node 1, this is node 2"), "{error}");
     }

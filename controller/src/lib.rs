@@ -5,14 +5,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`controller`] | start, stop, and what the node sees of it |
-//! | `identity`, `bootstrap` | who this disk is, and how it becomes part of a cluster |
+//! | `identity` | who this disk is |
+//! | `quorum` | who votes: how a controller becomes part of a cluster, and changes of the members |
 //! | `store` | Raft log and vote on disk |
 //! | `state_machine` | the applied image, its history, snapshot files |
 //! | `network`, `codec`, `types` | Raft between controllers |
 //! | `leadership`, `leader` | who leads; deciding commands and watching over brokers |
 //! | `service` | the gRPC services |
 
-mod bootstrap;
 mod codec;
 pub mod controller;
 mod files;
@@ -21,7 +21,9 @@ mod leader;
 mod leadership;
 mod metrics;
 mod network;
+mod quorum;
 mod service;
+mod snapshots;
 mod state_machine;
 mod store;
 mod types;

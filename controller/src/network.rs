@@ -14,7 +14,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use ottla_proto::raft::raft_client::RaftClient;
-use ottla_proto::raft::{Envelope, SnapshotPart};
+use ottla_proto::raft::{Envelope, HelloRequest, SnapshotPart};
 use ottla_proto::transport::Dial;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -24,7 +24,7 @@ use tonic::{Code, Request, Status};
 
 use crate::codec;
 use crate::identity::Identity;
-use crate::types::{Node, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{Membership, Node, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 
 /// Largest message between controllers. An entry is far smaller; a backlog is sent in several requests.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -71,12 +71,49 @@ pub(crate) struct Network {
     voters: Arc<BTreeMap<i32, String>>,
     /// One channel for each address, shared by heartbeats and entries.
     channels: Arc<Mutex<BTreeMap<String, RaftClient<Channel>>>>,
+    /// Where the members are by the newest membership: a member may move.
+    members: Arc<Mutex<BTreeMap<RaftId, String>>>,
     dial: Dial,
 }
 
 impl Network {
     pub(crate) fn new(identity: Arc<Identity>, voters: Arc<BTreeMap<i32, String>>, dial: Dial) -> Self {
-        Self { identity, voters, channels: Arc::default(), dial }
+        Self { identity, voters, channels: Arc::default(), members: Arc::default(), dial }
+    }
+
+    /// Takes note of where the members are, and forgets channels to where nobody is any more.
+    pub(crate) fn learn(&self, membership: &Membership) {
+        let members: BTreeMap<RaftId, String> =
+            membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
+        let mut known = self.members.lock();
+        if *known == members {
+            return;
+        }
+        let is_used = |address: &String| {
+            members.values().any(|used| used == address) || self.voters.values().any(|used| used == address)
+        };
+        self.channels.lock().retain(|address, _| is_used(address));
+        *known = members;
+    }
+
+    /// Where a member is.
+    pub(crate) fn address(&self, membership: &Membership, id: RaftId) -> Option<String> {
+        let told = membership.get_node(&id).map(|node| node.addr.clone());
+        self.voters.get(&id.node_id).cloned().or(told)
+    }
+
+    /// Who answers at an address; `None`: nobody does, or it is of another cluster.
+    pub(crate) async fn identify(&self, address: &str) -> Option<RaftId> {
+        let mut client = self.client(address).ok()?;
+        let own = self.identity.raft_id();
+        let mut request = Request::new(HelloRequest {
+            node_id: own.node_id,
+            cluster_id: self.identity.cluster_id(),
+            raft_id: own.to_bytes(),
+        });
+        request.set_timeout(CALL_TIMEOUT);
+        let reply = client.hello(request).await.ok()?.into_inner();
+        RaftId::from_bytes(&reply.raft_id)
     }
 
     /// A client of the Raft service at an address.
@@ -95,8 +132,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: RaftId, node: &Node) -> Connection {
-        let address = self.voters.get(&target.node_id).unwrap_or(&node.addr).clone();
-        Connection { network: self.clone(), target, address }
+        Connection { network: self.clone(), target, address: node.addr.clone() }
     }
 }
 
@@ -104,6 +140,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Connection {
     network: Network,
     target: RaftId,
+    /// Where it was when it became a member.
     address: String,
 }
 
@@ -137,7 +174,11 @@ enum Call {
 
 impl Connection {
     fn client(&self) -> Result<RaftClient<Channel>, RPCError<TypeConfig>> {
-        self.network.client(&self.address).map_err(|error| unreachable(&error))
+        let configured = self.network.voters.get(&self.target.node_id).cloned();
+        let address = configured.or_else(|| self.network.members.lock().get(&self.target).cloned());
+        self.network
+            .client(&address.unwrap_or_else(|| self.address.clone()))
+            .map_err(|error| unreachable(&error))
     }
 
     fn envelope(&self, payload: Bytes) -> Envelope {

@@ -72,8 +72,44 @@ impl Cluster {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        properties.retain(|(name, _)| extra.iter().all(|(other, _)| other != name));
         properties.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         properties
+    }
+
+    /// Adds a node that is told the other nodes' addresses as `controller.quorum.bootstrap.servers`, and not who votes; does
+    /// not start it. `extra` wins over what nodes usually have.
+    pub fn add_newcomer(&mut self, extra: &[(&str, &str)]) -> Result<i32> {
+        let id = self.nodes.iter().map(|node| node.id).max().unwrap_or(0) + 1;
+        let ports = free_ports(3)?;
+        let node =
+            Node::new(id, [ports[0], ports[1], ports[2]], self.directory.path().join(format!("node-{id}")))?;
+        let servers: Vec<String> = self.nodes.iter().map(Node::grpc).collect();
+        let mut properties = self.properties(&node, extra);
+        properties.retain(|(name, _)| name != "controller.quorum.voters");
+        properties.push(("controller.quorum.bootstrap.servers".to_owned(), servers.join(",")));
+        node.write_properties(&properties)?;
+        self.nodes.push(node);
+        Ok(id)
+    }
+
+    /// Adds a node that is a controller only; otherwise as [`Self::add_newcomer`].
+    pub fn add_controller(&mut self) -> Result<i32> {
+        let id = self.add_newcomer(&[("process.roles", "controller")])?;
+        let node = self.node(id)?;
+        let path = node.directory().join("server.properties");
+        let only = format!("listeners=CONTROLLER://{}", node.grpc());
+        let text = std::fs::read_to_string(&path)?;
+        let lines: Vec<&str> =
+            text.lines().map(|line| if line.starts_with("listeners=") { &only } else { line }).collect();
+        std::fs::write(path, lines.join("\n"))?;
+        Ok(id)
+    }
+
+    /// Writes a node's property file anew.
+    pub fn rewrite(&self, id: i32, extra: &[(&str, &str)]) -> Result<()> {
+        let node = self.nodes.iter().find(|node| node.id == id).with_context(|| format!("no node {id}"))?;
+        node.write_properties(&self.properties(node, extra))
     }
 
     /// Where the nodes' directories are.

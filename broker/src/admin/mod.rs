@@ -5,6 +5,7 @@ mod access;
 mod configs;
 mod describe;
 mod partitions;
+mod quorum;
 mod tokens;
 mod topics;
 
@@ -158,6 +159,14 @@ impl Admin for AdminService {
     ) -> Result<Response<proto::DescribeQuorumReply>, Status> {
         self.check_describe(&request)?;
         self.quorum().await.map(Response::new)
+    }
+
+    async fn change_quorum(
+        &self,
+        request: Request<proto::ChangeQuorumRequest>,
+    ) -> Result<Response<proto::ChangeQuorumReply>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
+        self.change_voters(request.into_inner()).await.map(Response::new)
     }
 
     async fn list_topics(

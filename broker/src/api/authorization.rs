@@ -33,6 +33,7 @@
 //! | ConsumerGroupDescribe | Describe Group each; Describe of the topics that its members have | 30, 29 |
 //! | ShareGroupHeartbeat, ShareGroupDescribe | Read, Describe Group | 30 |
 //! | ElectLeaders, AlterPartitionReassignments, UpdateFeatures, UnregisterBroker | Alter Cluster | 31 |
+//! | AddRaftVoter, RemoveRaftVoter | Alter Cluster | 31 |
 //! | ListPartitionReassignments, DescribeQuorum | Describe Cluster | 31 |
 //! | DescribeLogDirs | Describe Cluster; without it CLUSTER_AUTHORIZATION_FAILED in 3+, an empty list before | 31 |
 //! | AlterReplicaLogDirs | Alter Cluster, in each partition | 31 |

@@ -76,6 +76,8 @@ routes! {
     ListPartitionReassignments => list_partition_reassignments(ListPartitionReassignmentsRequest),
     OffsetDelete => offset_delete(OffsetDeleteRequest),
     DescribeQuorum => describe_quorum(DescribeQuorumRequest),
+    AddRaftVoter => add_raft_voter(AddRaftVoterRequest),
+    RemoveRaftVoter => remove_raft_voter(RemoveRaftVoterRequest),
     UpdateFeatures => update_features(UpdateFeaturesRequest),
     DescribeCluster => describe_cluster(DescribeClusterRequest),
     UnregisterBroker => unregister_broker(UnregisterBrokerRequest),

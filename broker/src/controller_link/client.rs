@@ -52,6 +52,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Controllers that the metadata told of and the properties do not name.
+    learned: Vec<String>,
     channels: HashMap<String, Channel>,
     next: usize,
 }
@@ -87,7 +89,7 @@ impl ControllerClient {
     ) -> Result<proto::CommandReply, LinkError> {
         let command_id = bytes::Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         let command = proto::Command { command_id, command: Some(command) };
-        self.on_leader(patience, |mut client| {
+        self.on_leader(patience, CALL_TIMEOUT, |mut client| {
             let command = command.clone();
             async move { client.submit(command).await.map(tonic::Response::into_inner) }
         })
@@ -100,9 +102,22 @@ impl ControllerClient {
         request: proto::RegisterBrokerRequest,
         patience: Duration,
     ) -> Result<proto::RegisterBrokerReply, LinkError> {
-        self.on_leader(patience, |mut client| {
+        self.on_leader(patience, CALL_TIMEOUT, |mut client| {
             let request = request.clone();
             async move { client.register_broker(request).await.map(tonic::Response::into_inner) }
+        })
+        .await
+    }
+
+    /// Changes who votes or who leads; the reply's failure is the caller's to judge. The leader answers when it is done.
+    pub async fn change_quorum(
+        &self,
+        request: proto::ChangeQuorumRequest,
+        patience: Duration,
+    ) -> Result<proto::ChangeQuorumReply, LinkError> {
+        self.on_leader(patience, patience + CALL_TIMEOUT, |mut client| {
+            let request = request.clone();
+            async move { client.change_quorum(request).await.map(tonic::Response::into_inner) }
         })
         .await
     }
@@ -111,7 +126,7 @@ impl ControllerClient {
     pub async fn describe_quorum(&self) -> Result<proto::DescribeQuorumReply, LinkError> {
         let mut last = String::from("no controller is configured");
         let mut is_redirected = false;
-        for _ in 0..=self.shared.voters.len() {
+        for _ in 0..=self.known() {
             let endpoint = self.endpoint();
             match self.grpc(&endpoint).describe_quorum(proto::DescribeQuorumRequest {}).await {
                 Ok(reply) => {
@@ -151,11 +166,7 @@ impl ControllerClient {
 
     /// A client of any controller, a different one at each call.
     pub(crate) fn any(&self) -> (String, GrpcClient<Channel>) {
-        let endpoint = {
-            let mut state = self.shared.state.lock();
-            state.next += 1;
-            self.shared.voters[state.next % self.shared.voters.len()].clone()
-        };
+        let endpoint = self.next_in_turn();
         let client = self.grpc(&endpoint);
         (endpoint, client)
     }
@@ -192,7 +203,12 @@ impl ControllerClient {
         });
     }
 
-    async fn on_leader<Reply, Call, Sent>(&self, patience: Duration, call: Call) -> Result<Reply, LinkError>
+    async fn on_leader<Reply, Call, Sent>(
+        &self,
+        patience: Duration,
+        call_timeout: Duration,
+        call: Call,
+    ) -> Result<Reply, LinkError>
     where
         Reply: HasFailure,
         Call: Fn(GrpcClient<Channel>) -> Sent,
@@ -203,7 +219,7 @@ impl ControllerClient {
         let mut last;
         loop {
             let (endpoint, client) = self.leader();
-            match tokio::time::timeout(CALL_TIMEOUT, call(client)).await {
+            match tokio::time::timeout(call_timeout, call(client)).await {
                 Ok(Ok(reply)) => match reply.failure() {
                     Some(failure) if failure.error_code == NOT_CONTROLLER => {
                         last = format!("{endpoint} does not lead");
@@ -223,7 +239,7 @@ impl ControllerClient {
                     }
                 }
                 Err(_) => {
-                    last = format!("{endpoint}: no answer within {CALL_TIMEOUT:?}");
+                    last = format!("{endpoint}: no answer within {call_timeout:?}");
                     self.forget(&endpoint);
                 }
             }
@@ -239,9 +255,33 @@ impl ControllerClient {
         if let Some(leader) = &*self.shared.leader.borrow() {
             return leader.clone();
         }
+        self.next_in_turn()
+    }
+
+    /// How many controllers are known.
+    fn known(&self) -> usize {
+        self.shared.voters.len() + self.shared.state.lock().learned.len()
+    }
+
+    fn next_in_turn(&self) -> String {
         let mut state = self.shared.state.lock();
         state.next += 1;
-        self.shared.voters[state.next % self.shared.voters.len()].clone()
+        let at = state.next % (self.shared.voters.len() + state.learned.len());
+        let known = self.shared.voters.iter().chain(&state.learned);
+        known.skip(at).next().cloned().unwrap_or_default()
+    }
+
+    /// Takes note of where all controllers are; nothing told is no news.
+    pub(crate) fn note_controllers(&self, endpoints: Vec<String>) {
+        if endpoints.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        let is_used =
+            |endpoint: &String| endpoints.contains(endpoint) || self.shared.voters.contains(endpoint);
+        state.channels.retain(|endpoint, _| is_used(endpoint));
+        state.learned =
+            endpoints.into_iter().filter(|endpoint| !self.shared.voters.contains(endpoint)).collect();
     }
 
     fn grpc(&self, endpoint: &str) -> GrpcClient<Channel> {
@@ -277,6 +317,12 @@ impl HasFailure for proto::CommandReply {
 }
 
 impl HasFailure for proto::RegisterBrokerReply {
+    fn failure(&self) -> Option<&proto::Failure> {
+        self.failure.as_ref()
+    }
+}
+
+impl HasFailure for proto::ChangeQuorumReply {
     fn failure(&self) -> Option<&proto::Failure> {
         self.failure.as_ref()
     }

@@ -76,7 +76,8 @@ pub async fn follow_metadata(
                         continue;
                     }
                 };
-                let Some(update) = update else { break };
+                let Some(mut update) = update else { break };
+                client.note_controllers(std::mem::take(&mut update.controller_endpoints));
                 client.note_leader_id(update.leader_id);
                 client.note_leader(&update.leader_endpoint);
                 let mut batch = vec![update];
@@ -84,7 +85,10 @@ pub async fn follow_metadata(
                 while batch.len() < BATCH_ENTRIES_MAX {
                     let ready = futures_util::FutureExt::now_or_never(updates.message());
                     match ready {
-                        Some(Ok(Some(update))) => batch.push(update),
+                        Some(Ok(Some(mut update))) => {
+                            client.note_controllers(std::mem::take(&mut update.controller_endpoints));
+                            batch.push(update);
+                        }
                         Some(Ok(None) | Err(_)) | None => break,
                     }
                 }

@@ -181,8 +181,13 @@ impl Partition {
         Self::following(state, leader_epoch)?;
         let Some(log) = &mut state.log else { return Err(FollowError::Offline) };
         let own_end = log.end_offset();
-        tracing::warn!(topic = %self.topic(), partition = self.index(), own_end, leader_start, "is out of its leader's range and starts over");
-        self.shared.counters.truncations.add(1);
+        if log.log_start_offset() == own_end {
+            // A new replica of a log of which the beginning is gone: nothing is lost, and nothing is wrong.
+            tracing::debug!(topic = %self.topic(), partition = self.index(), own_end, leader_start, "begins where its leader's log does");
+        } else {
+            tracing::warn!(topic = %self.topic(), partition = self.index(), own_end, leader_start, "is out of its leader's range and starts over");
+            self.shared.counters.truncations.add(1);
+        }
         if let Err(error) = log.truncate_fully_and_start_at(leader_start) {
             self.broken(state, &error, wakes);
             return Err(FollowError::Offline);

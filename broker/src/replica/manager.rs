@@ -229,11 +229,11 @@ impl ReplicaManager {
         }
         for id in &changes.changed_topics {
             if let Some(topic) = new.topic_by_id((*id).into()) {
-                self.apply_topic(new, *id, topic, changes.configs_changed);
+                self.apply_topic(new, *id, topic, changes.configs.is_some());
             }
         }
-        if changes.configs_changed {
-            self.apply_configs(new);
+        if let Some(configs) = &changes.configs {
+            self.apply_configs(new, configs);
         }
         if !std::mem::replace(&mut *has_applied, true) {
             self.remove_strays();
@@ -387,7 +387,7 @@ impl ReplicaManager {
         }
     }
 
-    fn apply_configs(&self, image: &MetadataImage) {
+    fn apply_configs(&self, image: &MetadataImage, changed: &ChangedConfigs) {
         self.shared.throttles.apply(image, &self.properties, self.shared.options.broker_id);
         self.directories.apply_cordons(config::broker_value(
             image,
@@ -395,7 +395,16 @@ impl ReplicaManager {
             Some(self.shared.options.broker_id),
             "cordoned.log.dirs",
         ));
-        let topics: Vec<Arc<TopicReplicas>> = self.topics.read().by_id.values().cloned().collect();
+        let topics: Vec<Arc<TopicReplicas>> = {
+            let known = self.topics.read();
+            match changed {
+                ChangedConfigs::All => known.by_id.values().cloned().collect(),
+                ChangedConfigs::Topics(names) => {
+                    let ids = names.iter().filter_map(|name| known.by_name.get(name.as_str()));
+                    ids.filter_map(|id| known.by_id.get(id)).cloned().collect()
+                }
+            }
+        };
         for topic in topics {
             let rules =
                 Arc::new(Rules::of(image, &self.properties, self.shared.options.broker_id, &topic.name));
@@ -494,8 +503,26 @@ fn standing(image: &MetadataImage, broker: i32) -> Option<(i64, bool)> {
 struct Changes {
     removed_topics: Vec<Uuid>,
     changed_topics: Vec<Uuid>,
-    configs_changed: bool,
+    configs: Option<ChangedConfigs>,
     brokers_changed: bool,
+}
+
+/// Whose rules may be others now. One topic's config does not make a broker look at all others.
+enum ChangedConfigs {
+    All,
+    Topics(Vec<String>),
+}
+
+impl ChangedConfigs {
+    fn of(delta: &MetadataDelta) -> Option<Self> {
+        if delta.configs.is_empty() {
+            return None;
+        }
+        let topic = i32::from(ResourceType::Topic);
+        let names =
+            delta.configs.iter().map(|resource| (resource.kind == topic).then(|| resource.name.clone()));
+        Some(names.collect::<Option<_>>().map_or(Self::All, Self::Topics))
+    }
 }
 
 impl Changes {
@@ -506,7 +533,7 @@ impl Changes {
             return Self {
                 removed_topics,
                 changed_topics,
-                configs_changed: !delta.configs.is_empty(),
+                configs: ChangedConfigs::of(delta),
                 brokers_changed: !delta.brokers.is_empty(),
             };
         }
@@ -515,7 +542,7 @@ impl Changes {
         Self {
             removed_topics,
             changed_topics: now.into_iter().collect(),
-            configs_changed: true,
+            configs: Some(ChangedConfigs::All),
             brokers_changed: true,
         }
     }

@@ -1,7 +1,8 @@
 //! `ottla quorum …`: the nodes that keep the metadata.
 
 use clap::{Args, Subcommand};
-use ottla_proto::admin::QuorumMember;
+use ottla_proto::admin::change_quorum_request::Change;
+use ottla_proto::admin::{ChangeQuorumRequest, QuorumMember};
 use serde::Serialize;
 
 use crate::admin::Admin;
@@ -13,12 +14,67 @@ use crate::profile::Session;
 pub(crate) enum Quorum {
     /// Who leads, who votes, who lags behind
     Status(Status),
+    /// Give a controller a vote that follows the quorum without one
+    Add(Add),
+    /// Take a controller's vote away; it may be stopped then
+    Remove(Remove),
+    /// Have another controller lead
+    Transfer(Transfer),
 }
 
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla quorum status --output json")]
 pub(crate) struct Status {}
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Give a controller a vote that follows the quorum without one.\n\nStart the new node first, with \
+                  process.roles=controller (or broker,controller), an empty directory, and the running controllers in \
+                  controller.quorum.bootstrap.servers; 'ottla quorum status' then shows it as an observer. A node whose \
+                  disk was lost takes the place of its former self.",
+    after_help = "Example:\n  ottla quorum add 4"
+)]
+pub(crate) struct Add {
+    /// Id of the node
+    node: i32,
+    /// Only if it has this disk: its directory id in 'ottla quorum status'
+    #[arg(long, value_name = "UUID")]
+    directory_id: Option<String>,
+}
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Take a controller's vote away.\n\nIt follows the metadata on without a vote until it is stopped, and \
+                  does not vote again unless it is added. If it leads, another one leads first. A change that would leave \
+                  too few running voters is refused.",
+    after_help = "Example:\n  ottla quorum remove 4"
+)]
+pub(crate) struct Remove {
+    /// Id of the node
+    node: i32,
+    /// Only if it votes with this disk: its directory id in 'ottla quorum status'
+    #[arg(long, value_name = "UUID")]
+    directory_id: Option<String>,
+}
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla quorum transfer 2")]
+pub(crate) struct Transfer {
+    /// Id of the node that is to lead; without one the voter that is furthest
+    node: Option<i32>,
+}
+
+/// What a change has led to.
+#[derive(Debug, Serialize)]
+struct ChangeDocument {
+    /// -1: not known yet.
+    leader_id: i32,
+    voters: Vec<i32>,
+}
 
 /// State of the metadata quorum.
 #[derive(Debug, Serialize)]
@@ -46,9 +102,23 @@ pub(super) struct Member {
 
 impl Quorum {
     pub(crate) async fn run(&self, session: &Session) -> anyhow::Result<()> {
-        let Self::Status(_) = self;
         let mut admin = Admin::connect(session).await?;
-        session.output.show(&describe(&mut admin).await?, table)
+        let asked = |change: Change, node_id: i32, directory_id: &Option<String>| ChangeQuorumRequest {
+            change: change.into(),
+            node_id,
+            directory_id: directory_id.clone().unwrap_or_default(),
+            timeout_ms: 0,
+        };
+        let request = match self {
+            Self::Status(_) => return session.output.show(&describe(&mut admin).await?, table),
+            Self::Add(add) => asked(Change::AddVoter, add.node, &add.directory_id),
+            Self::Remove(remove) => asked(Change::RemoveVoter, remove.node, &remove.directory_id),
+            Self::Transfer(transfer) => asked(Change::TransferLeadership, transfer.node.unwrap_or(-1), &None),
+        };
+        let reply = admin.change_quorum(request).await?;
+        let mut voters = reply.voters;
+        voters.sort_unstable();
+        session.output.show(&ChangeDocument { leader_id: reply.leader_id, voters }, changed)
     }
 }
 
@@ -85,6 +155,12 @@ impl Member {
     }
 }
 
+fn changed(document: &ChangeDocument) -> String {
+    let voters: Vec<String> = document.voters.iter().map(ToString::to_string).collect();
+    let leader = if document.leader_id < 0 { "none yet".into() } else { document.leader_id.to_string() };
+    output::fields(&[("voters", voters.join(", ")), ("leader", leader)])
+}
+
 fn table(document: &QuorumDocument) -> String {
     let head = output::fields(&[
         ("leader", if document.leader_id < 0 { "none".into() } else { document.leader_id.to_string() }),
@@ -97,11 +173,16 @@ fn table(document: &QuorumDocument) -> String {
             member.node_id.to_string(),
             if is_leader { "leader".into() } else { role.to_owned() },
             member.endpoint.clone(),
+            member.directory_id.clone(),
             if member.log_end_offset < 0 { "-".into() } else { member.log_end_offset.to_string() },
             output::optional(member.lag.as_ref()),
         ]
     };
     let voters = document.voters.iter().map(|member| row(member, "voter"));
     let observers = document.observers.iter().map(|member| row(member, "observer"));
-    head + "\n" + &output::table(&["NODE", "ROLE", "ENDPOINT", "LOG END", "LAG"], voters.chain(observers))
+    head + "\n"
+        + &output::table(
+            &["NODE", "ROLE", "ENDPOINT", "DIRECTORY", "LOG END", "LAG"],
+            voters.chain(observers),
+        )
 }

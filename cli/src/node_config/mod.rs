@@ -63,6 +63,8 @@ pub(crate) struct NodeConfig {
     pub(crate) grpc: Option<GrpcListener>,
     /// Node ids and gRPC endpoints of the controllers; empty of a broker that knows only endpoints.
     pub(crate) voters: Vec<(i32, Address)>,
+    /// gRPC endpoints by which a controller finds a quorum that does not know it yet.
+    pub(crate) bootstrap_servers: Vec<Address>,
     /// gRPC endpoints of the controllers.
     pub(crate) controllers: Vec<Address>,
     pub(crate) log_dirs: Vec<PathBuf>,
@@ -147,6 +149,7 @@ impl NodeConfig {
             controller_listener: network.controller,
             grpc: network.grpc,
             voters: quorum.voters,
+            bootstrap_servers: quorum.bootstrap_servers,
             controllers: quorum.controllers,
             metadata_dir: metadata_base?.join(METADATA_DIRECTORY),
             log_dirs,

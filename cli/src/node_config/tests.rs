@@ -141,9 +141,25 @@ fn voters_are_checked() {
     assert_problem(&[("controller.quorum.voters", "127.0.0.1:9093")], "not ID@HOST:PORT");
     assert_problem(&[("controller.quorum.voters", "1@127.0.0.1")], "not HOST:PORT");
     assert_problem(&[("process.roles", "broker")], "process.roles does not make it a controller");
-    let several = [("controller.quorum.bootstrap.servers", "a:1,b:2")];
-    let (_, findings) = load(&GOOD.replace("controller.quorum.voters=1@127.0.0.1:9093\n", ""), &several);
-    assert!(findings.problems[0].message.contains("not their ids"), "{findings:?}");
+}
+
+/// KIP-853: a controller that knows where others are, and not who votes, finds that out and follows them.
+#[test]
+fn a_controller_may_find_the_quorum_by_bootstrap_servers() {
+    let without = GOOD.replace("controller.quorum.voters=1@127.0.0.1:9093\n", "");
+    let of = |servers: &str| {
+        let (config, findings) = load(&without, &[("controller.quorum.bootstrap.servers", servers)]);
+        assert_eq!(findings, Findings::default());
+        let config = config.unwrap();
+        (config.voters.len(), config.bootstrap_servers.len(), config.controllers.len())
+    };
+    assert_eq!(of("a:1,b:2"), (0, 2, 2));
+    assert_eq!(of("localhost:9093"), (1, 0, 1), "a node that names itself alone is a cluster of its own");
+    assert_eq!(of("other:9093"), (0, 1, 1), "the same port of another host is another node");
+    let both = [("controller.quorum.bootstrap.servers", "127.0.0.1:9093,b:2"), ("node.id", "4")];
+    let (config, findings) = load(GOOD, &both);
+    assert_eq!(findings, Findings::default());
+    assert_eq!(config.unwrap().controllers.len(), 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! gRPC and HTTP last.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use ottla_broker::controller_link::{ControllerClient, ImageHandle, follow_metada
 use ottla_broker::http::{self, NodeStatus};
 use ottla_broker::security::GrpcSecurity;
 use ottla_controller::{Controller, ControllerOptions};
-use ottla_log::directory::{self, DirectoryLock};
+use ottla_log::directory::{self, DirectoryLock, Owner};
 use ottla_proto::metadata::MetadataRecord;
 use ottla_proto::transport::Gate;
 use tokio::net::TcpListener;
@@ -29,6 +30,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use uuid::Uuid;
 
 use super::options::{self, Shared};
 use crate::failure::Failure;
@@ -169,6 +171,7 @@ impl Node {
             let dial = self.security.as_ref().map(GrpcSecurity::dial).unwrap_or_default();
             let options = ControllerOptions { first_records, dial, gate, ..options::controller(config) };
             let controller = Controller::start(options).await?;
+            claim(config, &controller).await?;
             routes = controller.routes();
             shared.status.add_metrics(controller.metrics());
             self.controller = Some(controller);
@@ -328,6 +331,31 @@ impl Node {
         drop(self.lock.take());
         tracing::info!(node = self.id, "node stopped");
     }
+}
+
+/// Writes `meta.properties` beside the controller's directory, if nobody has, so that Kafka's `kafka-metadata-quorum.sh
+/// add-controller` finds there under which directory id this disk can be given a vote. Whoever is there before keeps its own:
+/// `ottla quorum status` shows the id in any case.
+async fn claim(config: &NodeConfig, controller: &Controller) -> anyhow::Result<()> {
+    let Some(base) = config.metadata_dir.parent().map(Path::to_path_buf) else { return Ok(()) };
+    let owner = Owner {
+        cluster_id: controller.cluster_id(),
+        node_id: config.node_id,
+        directory_id: Uuid::from_bytes(controller.incarnation()),
+    };
+    let written = tokio::task::spawn_blocking(move || match directory::read_owner(&base)? {
+        None => directory::write_owner(&base, &owner),
+        // The cluster was not known when it was written.
+        Some(old)
+            if old.cluster_id.is_empty()
+                && old.node_id == owner.node_id
+                && old.directory_id == owner.directory_id =>
+        {
+            directory::write_owner(&base, &owner)
+        }
+        Some(_) => Ok(()),
+    });
+    Ok(written.await.context("the start was interrupted")??)
 }
 
 async fn lock(config: &NodeConfig) -> anyhow::Result<DirectoryLock> {

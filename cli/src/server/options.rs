@@ -58,9 +58,14 @@ pub(super) fn controller(config: &NodeConfig) -> ControllerOptions {
         node_id: config.node_id,
         metadata_dir: config.metadata_dir.clone(),
         voters: config.voters.iter().map(|(id, address)| (*id, address.to_string())).collect(),
+        bootstrap_servers: config.bootstrap_servers.iter().map(ToString::to_string).collect(),
+        joins_by_itself: get_bool(properties, "controller.quorum.auto.join.enable"),
         own_endpoint: config.grpc.as_ref().map(|grpc| grpc.endpoint.to_string()).unwrap_or_default(),
         properties: Arc::clone(properties),
         session_timeout_ms: ms(properties, "broker.session.timeout.ms"),
+        snapshot_bytes: ms(properties, "metadata.log.max.record.bytes.between.snapshots"),
+        snapshot_interval: Some(duration(properties, "metadata.log.max.snapshot.interval.ms"))
+            .filter(|interval| !interval.is_zero()),
         ..ControllerOptions::default()
     };
     if properties.contains_key("controller.quorum.election.timeout.ms") {

@@ -121,9 +121,7 @@ impl MetadataImage {
                 delta.topics.insert(id);
                 delta.deleted_topics.push(Arc::clone(&topic.name));
                 let resource = ConfigResource::new(proto::ResourceType::Topic, &*topic.name);
-                if self.configs.contains_key(&resource) {
-                    Arc::make_mut(&mut self.configs).remove(&resource);
-                }
+                self.configs.remove(&resource);
             }
             Record::Partition(record) => self.put_partition(index, record, delta)?,
             Record::Config(record) => self.set_config(record, delta),
@@ -195,15 +193,7 @@ impl MetadataImage {
 
     fn set_config(&mut self, record: &proto::ConfigRecord, delta: &mut MetadataDelta) {
         let resource = ConfigResource { kind: record.resource_type, name: record.resource_name.clone() };
-        let configs = Arc::make_mut(&mut self.configs);
-        let values = Arc::make_mut(configs.entry(resource.clone()).or_default());
-        match &record.value {
-            Some(value) => values.insert(record.name.clone(), value.clone()),
-            None => values.remove(&record.name),
-        };
-        if values.is_empty() {
-            configs.remove(&resource);
-        }
+        self.configs.set(&resource, &record.name, record.value.as_deref());
         delta.configs.insert(resource);
     }
 }

@@ -11,11 +11,12 @@ use ottla_proto::metadata::ResourceType;
 use uuid::Uuid;
 
 use crate::acl::Acls;
+use crate::configs::Configs;
 use crate::credentials::{DelegationToken, ScramCredential, ScramMechanism};
 use crate::quotas::ClientQuotas;
 
 /// Topics are spread over this many maps.
-const SHARDS: usize = 64;
+pub(crate) const SHARDS: usize = 256;
 
 macro_rules! number {
     ($(#[$doc:meta] $name:ident($inner:ty);)*) => {$(
@@ -214,7 +215,7 @@ pub struct MetadataImage {
     pub(crate) brokers: Arc<BTreeMap<BrokerId, Arc<BrokerRegistration>>>,
     topics: Vec<TopicShard>,
     names: Vec<NameShard>,
-    pub(crate) configs: Arc<BTreeMap<ConfigResource, Arc<BTreeMap<String, String>>>>,
+    pub(crate) configs: Configs,
     pub(crate) next_producer_id: i64,
     pub(crate) quotas: Arc<ClientQuotas>,
     pub(crate) acls: Arc<Acls>,
@@ -232,7 +233,7 @@ impl Default for MetadataImage {
             brokers: Arc::default(),
             topics: vec![Arc::default(); SHARDS],
             names: vec![Arc::default(); SHARDS],
-            configs: Arc::default(),
+            configs: Configs::default(),
             next_producer_id: 0,
             quotas: Arc::default(),
             acls: Arc::default(),
@@ -245,10 +246,10 @@ impl Default for MetadataImage {
 
 fn topic_shard(id: TopicId) -> usize {
     // Ids are random: any bits do.
-    id.0.as_bytes()[15] as usize % SHARDS
+    usize::from(id.0.as_bytes()[15]) % SHARDS
 }
 
-fn name_shard(name: &str) -> usize {
+pub(crate) fn name_shard(name: &str) -> usize {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -362,18 +363,12 @@ impl MetadataImage {
 
     /// What is set on a resource itself.
     pub fn config(&self, kind: ResourceType, name: &str) -> Option<&BTreeMap<String, String>> {
-        self.configs.get(&ConfigResource::new(kind, name)).map(|values| &**values)
+        self.configs.get(&ConfigResource::new(kind, name))
     }
 
     /// Every resource of a kind on which something is set, by name.
     pub fn config_resources(&self, kind: ResourceType) -> impl Iterator<Item = &str> {
-        let kind = i32::from(kind);
-        let from = ConfigResource { kind, name: String::new() };
-        self.configs
-            .range(from..)
-            .map(|(resource, _)| resource)
-            .take_while(move |resource| resource.kind == kind)
-            .map(|resource| resource.name.as_str())
+        self.configs.names(kind.into()).into_iter()
     }
 
     /// The next producer id that no broker has.

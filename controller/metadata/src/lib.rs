@@ -19,6 +19,7 @@ pub mod acl;
 pub mod apply;
 mod apply_access;
 pub mod config;
+mod configs;
 pub mod credentials;
 pub mod decide;
 pub mod election;

@@ -31,7 +31,7 @@ impl MetadataImage {
             }
         }
         for (resource, values) in self.configs.iter() {
-            for (name, value) in values.iter() {
+            for (name, value) in values {
                 push(Record::Config(proto::ConfigRecord {
                     resource_type: resource.kind,
                     resource_name: resource.name.clone(),

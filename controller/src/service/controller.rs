@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use ottla_metadata::image::{BrokerEpoch, BrokerId};
 use ottla_proto::controller as proto;
 use ottla_proto::controller::metadata_update::Update;
+use ottla_wire::error_code::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::identity::Identity;
 use crate::leader::{Ask, Doors, Life, not_controller};
 use crate::leadership::{Leader, Leadership};
+use crate::quorum::{QuorumChanges, Refusal};
 use crate::state_machine::{Next, StateMachine, snapshot_file};
 use crate::types::{Raft, RaftId};
 
@@ -28,6 +30,11 @@ const FOLLOWER_STALL: Duration = Duration::from_secs(10);
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// Replies to heartbeats that wait for a slow broker.
 const REPLIES_MAX: usize = 64;
+
+/// A change of the quorum is tried for at least so long, however impatient the caller: it may be committed anyway.
+const CHANGE_PATIENCE_MIN: Duration = Duration::from_millis(500);
+/// A caller that asks for longer is answered sooner all the same.
+const CHANGE_PATIENCE_MAX: Duration = Duration::from_secs(600);
 
 /// How often, and after what pause, a question after the quorum looks for members that catch up.
 const CATCH_UP_LOOKS: usize = 10;
@@ -41,6 +48,7 @@ pub(crate) struct ControllerService {
     pub(crate) machine: StateMachine,
     pub(crate) leadership: Leadership,
     pub(crate) doors: Doors,
+    pub(crate) changes: QuorumChanges,
     pub(crate) stop: CancellationToken,
 }
 
@@ -80,9 +88,11 @@ async fn feed(
 ) -> Result<(), ()> {
     let mut applied = machine.watch_applied();
     let mut leaders = leadership.watch();
-    let update = |update| {
+    let mut told = None;
+    let mut update = |update| {
         let (leader_id, leader_endpoint) = named(leadership.leader());
-        proto::MetadataUpdate { update, leader_id, leader_endpoint }
+        let controller_endpoints = machine.new_voter_endpoints(&mut told);
+        proto::MetadataUpdate { update, leader_id, leader_endpoint, controller_endpoints }
     };
     // Who leads is news by itself: a follower that waits for entries learns of a failover without one.
     give(&updates, update(None)).await?;
@@ -236,6 +246,70 @@ impl proto::controller_server::Controller for ControllerService {
             tokio::time::sleep(CATCH_UP_PAUSE).await;
         }
         Ok(Response::new(describe_quorum(&self.raft, self.leadership.leader(), asked_end)))
+    }
+
+    async fn change_quorum(
+        &self,
+        request: Request<proto::ChangeQuorumRequest>,
+    ) -> Result<Response<proto::ChangeQuorumReply>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id, "the request")?;
+        let mut reply = proto::ChangeQuorumReply { leader_id: -1, ..Default::default() };
+        if !self.raft.is_leader() {
+            reply.failure = Some(self.not_controller());
+            return Ok(Response::new(reply));
+        }
+        match self.change_quorum_as(request).await {
+            Ok(Some(leader_id)) => reply.leader_id = leader_id,
+            Ok(None) => reply.leader_id = self.leadership.leader().map_or(-1, |leader| leader.node_id),
+            // Only a refusal that sends the caller elsewhere names the leader.
+            Err(refusal) if refusal.code == ErrorCode::NotController => {
+                reply.failure = Some(self.not_controller());
+            }
+            Err(Refusal { code, message }) => {
+                let error_code = code.code().into();
+                reply.failure = Some(proto::Failure { error_code, message, ..Default::default() });
+            }
+        }
+        reply.voters = self.changes.voters();
+        Ok(Response::new(reply))
+    }
+}
+
+impl ControllerService {
+    /// Who leads then, where the change says so.
+    async fn change_quorum_as(&self, request: proto::ChangeQuorumRequest) -> Result<Option<i32>, Refusal> {
+        use proto::change_quorum_request::Change;
+        let patience_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
+        let patience = Duration::from_millis(patience_ms).clamp(CHANGE_PATIENCE_MIN, CHANGE_PATIENCE_MAX);
+        let incarnation = |bytes: &[u8]| -> Result<Option<u128>, Refusal> {
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let bytes: Result<[u8; 16], _> = bytes.try_into();
+            let message = "a directory id has 16 bytes".to_owned();
+            bytes
+                .map(|bytes| Some(u128::from_be_bytes(bytes)))
+                .map_err(|_| Refusal { code: ErrorCode::InvalidRequest, message })
+        };
+        match request.change {
+            Some(Change::Add(add)) => {
+                let incarnation = incarnation(&add.incarnation)?;
+                self.changes.add(add.node_id, incarnation, add.endpoint, patience).await.map(|()| None)
+            }
+            Some(Change::Remove(remove)) => {
+                let incarnation = incarnation(&remove.incarnation)?;
+                self.changes.remove(remove.node_id, incarnation, patience).await.map(|()| None)
+            }
+            Some(Change::Transfer(transfer)) => {
+                let to = Some(transfer.node_id).filter(|id| *id >= 0);
+                self.changes.transfer(to, patience).await.map(Some)
+            }
+            None => Err(Refusal {
+                code: ErrorCode::InvalidRequest,
+                message: "a change that this controller does not know".to_owned(),
+            }),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use ottla_proto::raft as proto;
 use ottla_proto::raft::{Envelope, SnapshotPart};
@@ -18,13 +17,15 @@ use crate::codec;
 use crate::identity::Identity;
 use crate::leadership::Leadership;
 use crate::network::{SNAPSHOT_BYTES_MAX, SnapshotHead};
+use crate::quorum::{QuorumChanges, Role};
 use crate::store::SledStore;
-use crate::types::{Node, Raft, RaftId, Snapshot};
+use crate::types::{Raft, RaftId, Snapshot};
 
 /// How long a new member may take to get the log.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The service.
+/// The service. Who may call it at all is the gate's to say; a member that this node has not heard of yet is let in, for
+/// it may be a new voter whose election needs this node's vote.
 pub(crate) struct RaftService {
     pub(crate) identity: Arc<Identity>,
     pub(crate) voters: Arc<BTreeMap<i32, String>>,
@@ -32,8 +33,7 @@ pub(crate) struct RaftService {
     pub(crate) store: SledStore,
     pub(crate) leadership: Leadership,
     pub(crate) proposed_cluster_id: String,
-    /// Joins are done one by one: concurrent changes can leave a joint membership behind.
-    pub(crate) joining: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) changes: QuorumChanges,
 }
 
 fn answer(payload: &impl Serialize) -> Result<Response<Envelope>, Status> {
@@ -59,9 +59,6 @@ impl RaftService {
                 self.identity.raft_id()
             )));
         }
-        if !self.voters.contains_key(&from.node_id) {
-            return Err(Status::permission_denied(format!("node {} is no configured voter", from.node_id)));
-        }
         if envelope.cluster_id.is_empty() {
             return Err(Status::failed_precondition("the sender is not part of a cluster"));
         }
@@ -74,26 +71,6 @@ impl RaftService {
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
         }
         Ok(envelope.payload)
-    }
-
-    async fn join_member(&self, id: RaftId, endpoint: String) -> Result<(), String> {
-        let _one = self.joining.lock().await;
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let old: std::collections::BTreeSet<RaftId> = membership.voter_ids().collect();
-        if old.contains(&id) && membership.get_joint_config().len() == 1 {
-            return Ok(());
-        }
-        self.raft.add_learner(id, Node::new(endpoint), true).await.map_err(|error| error.to_string())?;
-        // An older incarnation of the same node is a disk that no longer exists.
-        let mut new: std::collections::BTreeSet<RaftId> =
-            old.into_iter().filter(|voter| voter.node_id != id.node_id).collect();
-        new.insert(id);
-        self.raft
-            .change_membership(ChangeMembers::ReplaceAllVoters(new), false)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(())
     }
 
     fn join_refusal(&self, code: ErrorCode, message: impl Into<String>) -> proto::JoinReply {
@@ -160,6 +137,9 @@ impl proto::raft_server::Raft for RaftService {
             .check_cluster(&request.cluster_id, &format!("node {}", request.node_id))
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
         let leader = self.leadership.leader();
+        let asker = RaftId::from_bytes(&request.raft_id);
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
         Ok(Response::new(proto::HelloReply {
             node_id: self.identity.raft_id().node_id,
             raft_id: self.identity.raft_id().to_bytes(),
@@ -168,6 +148,8 @@ impl proto::raft_server::Raft for RaftService {
             leader_id: leader.as_ref().map_or(-1, |leader| leader.node_id),
             leader_endpoint: leader.map_or_else(String::new, |leader| leader.endpoint),
             proposed_cluster_id: self.proposed_cluster_id.clone(),
+            leads: self.raft.is_leader(),
+            knows_you: asker.is_some_and(|asker| membership.get_node(&asker).is_some()),
         }))
     }
 
@@ -178,24 +160,27 @@ impl proto::raft_server::Raft for RaftService {
         if let Err(error) = self.identity.check_cluster(&request.cluster_id, &format!("controller {id}")) {
             return Ok(Response::new(self.join_refusal(ErrorCode::InconsistentClusterId, error.to_string())));
         }
-        let Some(endpoint) = self.voters.get(&request.node_id).cloned() else {
-            let text = format!("node {} is not in controller.quorum.voters of the leader", request.node_id);
-            return Ok(Response::new(self.join_refusal(ErrorCode::InvalidRequest, text)));
-        };
         if !self.raft.is_leader() {
             let text = "this controller does not lead";
             return Ok(Response::new(self.join_refusal(ErrorCode::NotController, text)));
         }
-        let joined = tokio::time::timeout(JOIN_TIMEOUT, self.join_member(id, endpoint)).await;
-        Ok(Response::new(match joined {
-            Ok(Ok(())) => {
-                tracing::info!(controller = %id, "joined the quorum");
-                self.join_refusal(ErrorCode::None, "")
+        let configured = self.voters.get(&request.node_id).cloned();
+        let role = match request.role() {
+            proto::JoinRole::Observer => Role::Observer,
+            proto::JoinRole::Voter => Role::Voter,
+            proto::JoinRole::Configured if configured.is_some() => Role::Voter,
+            proto::JoinRole::Configured => {
+                let text = format!(
+                    "node {0} is not in controller.quorum.voters of the leader; 'ottla quorum add {0}' lets it vote",
+                    request.node_id
+                );
+                return Ok(Response::new(self.join_refusal(ErrorCode::InvalidRequest, text)));
             }
-            Ok(Err(error)) => self.join_refusal(ErrorCode::UnknownServerError, error),
-            Err(_) => {
-                self.join_refusal(ErrorCode::RequestTimedOut, "the new member did not catch up in time")
-            }
+        };
+        let endpoint = configured.unwrap_or(request.endpoint);
+        Ok(Response::new(match self.changes.join(id, endpoint, role, JOIN_TIMEOUT).await {
+            Ok(()) => self.join_refusal(ErrorCode::None, ""),
+            Err(refusal) => self.join_refusal(refusal.code, refusal.message),
         }))
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod snapshot_file;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,7 +22,10 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
-use crate::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, image_index};
+use crate::identity::Identity;
+use crate::types::{
+    Applied, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, image_index,
+};
 use history::History;
 pub(crate) use history::Next;
 
@@ -35,11 +39,17 @@ struct Position {
 
 struct Shared {
     directory: PathBuf,
+    /// Remembers that this disk votes as soon as that is committed.
+    identity: Option<Arc<Identity>>,
     image: ArcSwap<MetadataImage>,
     position: Mutex<Position>,
     history: Mutex<History>,
     /// Index of the last applied entry.
     applied: watch::Sender<i64>,
+    /// Bytes of records that were applied since the newest snapshot.
+    bytes_since_snapshot: AtomicU64,
+    /// How many snapshots were written or taken in.
+    snapshots: AtomicU64,
 }
 
 /// The state machine. Clones share it.
@@ -48,13 +58,16 @@ pub(crate) struct StateMachine(Arc<Shared>);
 
 impl StateMachine {
     /// Reads the newest snapshot of a directory, if there is one. Blocks.
-    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(directory: PathBuf, identity: Option<Arc<Identity>>) -> io::Result<Self> {
         let machine = Self(Arc::new(Shared {
             directory,
+            identity,
             image: ArcSwap::default(),
             position: Mutex::default(),
             history: Mutex::default(),
             applied: watch::Sender::new(-1),
+            bytes_since_snapshot: AtomicU64::new(0),
+            snapshots: AtomicU64::new(0),
         }));
         if let Some(snapshot) = snapshot_file::read(&machine.0.directory)? {
             machine.load(&snapshot)?;
@@ -73,6 +86,29 @@ impl StateMachine {
         (position.last_applied, self.image())
     }
 
+    /// Bytes of records that were applied since the newest snapshot.
+    pub(crate) fn bytes_since_snapshot(&self) -> u64 {
+        self.0.bytes_since_snapshot.load(Ordering::Relaxed)
+    }
+
+    /// How many snapshots were written or taken in.
+    pub(crate) fn snapshots(&self) -> u64 {
+        self.0.snapshots.load(Ordering::Relaxed)
+    }
+
+    /// Where the voters are, when the membership is another than at `seen`, which then is this one.
+    pub(crate) fn new_voter_endpoints(&self, seen: &mut Option<LogId>) -> Vec<String> {
+        let position = self.0.position.lock();
+        let at = *position.membership.log_id();
+        if at == *seen {
+            return Vec::new();
+        }
+        *seen = at;
+        let membership = position.membership.membership();
+        let voters = membership.voter_ids();
+        voters.filter_map(|id| membership.get_node(&id)).map(|node| node.addr.clone()).collect()
+    }
+
     /// Index of the last applied entry, as it moves.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<i64> {
         self.0.applied.subscribe()
@@ -83,13 +119,26 @@ impl StateMachine {
         self.0.history.lock().next(index)
     }
 
+    /// What is applied is committed: nobody takes it back. On disk before anything else can happen to the membership: who
+    /// has had a vote and has none does not ask for one by itself. Blocks the first time.
+    fn note_own_vote(&self, membership: &Membership) -> io::Result<()> {
+        let Some(identity) = &self.0.identity else { return Ok(()) };
+        if identity.has_voted() || !membership.voter_ids().any(|id| id == identity.raft_id()) {
+            return Ok(());
+        }
+        identity.note_voter().map_err(io::Error::other)
+    }
+
     fn load(&self, snapshot: &Snapshot) -> io::Result<()> {
+        self.note_own_vote(snapshot.meta.last_membership.membership())?;
         let index = snapshot.meta.last_log_id.as_ref().map_or(-1, image_index);
         let image = snapshot_file::to_image(index, &snapshot.snapshot)?;
         let mut position = self.0.position.lock();
         position.last_applied = snapshot.meta.last_log_id;
         position.membership = snapshot.meta.last_membership.clone();
         position.snapshot = Some(snapshot.meta.clone());
+        self.0.bytes_since_snapshot.store(0, Ordering::Relaxed);
+        self.0.snapshots.fetch_add(1, Ordering::Relaxed);
         self.0.image.store(Arc::new(image));
         self.0.history.lock().restart(index);
         drop(position);
@@ -101,6 +150,8 @@ impl StateMachine {
         let index = image_index(&entry.log_id);
         let records = match &entry.payload {
             EntryPayload::Normal(batch) => {
+                let bytes = u64::try_from(batch.0.len()).unwrap_or(u64::MAX);
+                self.0.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
                 MetadataBatch::decode(batch.0.clone()).map_err(io::Error::other)?.records
             }
             EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
@@ -126,6 +177,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (position, image) = {
             let position = self.0.position.lock();
+            self.0.bytes_since_snapshot.store(0, Ordering::Relaxed);
             (position.clone(), self.image())
         };
         let meta = SnapshotMeta { last_log_id: position.last_applied, last_membership: position.membership };
@@ -139,6 +191,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         .await
         .map_err(io::Error::other)??;
         self.0.position.lock().snapshot = Some(meta.clone());
+        self.0.snapshots.fetch_add(1, Ordering::Relaxed);
         Ok(Snapshot { meta, snapshot: body })
     }
 }
@@ -158,6 +211,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                let (machine, membership) = (self.clone(), membership.clone());
+                tokio::task::spawn_blocking(move || machine.note_own_vote(&membership))
+                    .await
+                    .map_err(io::Error::other)??;
+            }
             self.apply_entry(&entry)?;
             if let Some(responder) = responder {
                 responder.send(Applied);

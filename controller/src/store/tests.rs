@@ -13,7 +13,7 @@ impl StoreBuilder<TypeConfig, SledStore, StateMachine, tempfile::TempDir> for Bu
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_path_buf();
         let opened = tokio::task::spawn_blocking(move || {
-            (SledStore::open(&path.join("raft")).unwrap(), StateMachine::open(path).unwrap())
+            (SledStore::open(&path.join("raft")).unwrap(), StateMachine::open(path, None).unwrap())
         });
         let (store, machine) = opened.await.unwrap();
         Ok((directory, store, machine))

@@ -1,7 +1,5 @@
 //! Who overrides whom, typed values, and what is described.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::image::{ConfigResource, MetadataImage};
 
@@ -14,11 +12,12 @@ fn values(pairs: &[(&str, &str)]) -> Values {
 type Set<'a> = (ResourceType, &'a str, &'a [(&'a str, &'a str)]);
 
 fn image(resources: &[Set<'_>]) -> MetadataImage {
-    let configs = resources
-        .iter()
-        .map(|(kind, name, pairs)| (ConfigResource::new(*kind, *name), Arc::new(values(pairs))));
     let mut image = MetadataImage::default();
-    image.configs = Arc::new(configs.collect());
+    for (kind, name, pairs) in resources {
+        for (property, value) in *pairs {
+            image.configs.set(&ConfigResource::new(*kind, *name), property, Some(value));
+        }
+    }
     image
 }
 

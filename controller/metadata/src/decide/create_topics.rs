@@ -22,6 +22,8 @@ pub const PARTITIONS_MAX: usize = 10_000;
 
 /// Where Kafka keeps its metadata log. Here it is no topic, and nobody may take the name.
 const METADATA_TOPIC: &str = "__cluster_metadata";
+/// Names with up to so many of `.` and `_` are looked up in each way in which they can be written: 64 look-ups.
+const SEPARATORS_TRIED_MAX: usize = 6;
 
 pub(super) fn decide(
     situation: Situation<'_>,
@@ -141,12 +143,11 @@ impl Creation<'_> {
         }
         let key = topic_name::collision_key(name);
         // Only a name with one of the two characters can collide with another.
-        let other = self.names.get(&key).cloned().or_else(|| {
-            key.contains('_').then(|| {
-                let mut names = self.situation.image.topics().map(|topic| &topic.name);
-                names.find(|other| topic_name::collision_key(other) == key).map(ToString::to_string)
-            })?
-        });
+        let other = self
+            .names
+            .get(&key)
+            .cloned()
+            .or_else(|| key.contains('_').then(|| colliding(self.situation.image, &key))?);
         match other {
             Some(other) => Err(Refusal::new(
                 ErrorCode::InvalidTopicException,
@@ -210,6 +211,23 @@ pub(super) fn new_partition(image: &MetadataImage, replicas: Vec<BrokerId>) -> P
         isr.extend(replicas.first());
     }
     PartitionImage { replicas, isr, leader, ..PartitionImage::default() }
+}
+
+/// A topic whose name is shown as this one in metrics. A few separators are tried in all ways; only a name with very many of
+/// them is compared with every topic.
+fn colliding(image: &MetadataImage, key: &str) -> Option<String> {
+    let places: Vec<usize> = key.match_indices('_').map(|(at, _)| at).collect();
+    if places.len() > SEPARATORS_TRIED_MAX {
+        let mut names = image.topics().map(|topic| &*topic.name);
+        return names.find(|other| topic_name::collision_key(other) == key).map(ToOwned::to_owned);
+    }
+    (0..1usize << places.len()).find_map(|dots| {
+        let mut name = key.to_owned();
+        for (_, at) in places.iter().enumerate().filter(|(bit, _)| dots >> bit & 1 == 1) {
+            name.replace_range(at..=at, ".");
+        }
+        image.topic_by_name(&name).map(|topic| topic.name.to_string())
+    })
 }
 
 /// Checks an assignment by hand: partitions 0, 1, … each once, the same number of known, distinct brokers.
