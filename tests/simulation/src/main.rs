@@ -6,7 +6,8 @@ use std::time::Instant;
 use ottla_simulation::exhaustive::{explore, scenarios};
 use ottla_simulation::fault::Fault;
 
-const USAGE: &str = "usage: ottla-simulation --explore STATES   every order of events, so many states a scenario";
+const USAGE: &str =
+    "usage: ottla-simulation --explore STATES   every order of events, so many states a scenario";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -74,10 +74,9 @@ impl Controller {
             let epoch = broker_epoch(&image, *broker);
             image = commit(&image, &self.unfence(&image, *broker, epoch));
         }
-        let assignments = (0..).zip(partitions).map(|(partition, replicas)| proto::ReplicaAssignment {
-            partition,
-            replicas: replicas.clone(),
-        });
+        let assignments = (0..)
+            .zip(partitions)
+            .map(|(partition, replicas)| proto::ReplicaAssignment { partition, replicas: replicas.clone() });
         let topic = proto::NewTopic {
             name: TOPIC.to_owned(),
             partitions: -1,

@@ -232,7 +232,8 @@ impl<P: Clone> Replica<P> {
                 let diverging = EpochEnd { epoch: *epoch, end_offset: *end_offset };
                 let own = self.log.end_of_epoch(*epoch);
                 let own = own.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
-                self.log.truncate_to(truncation_offset(diverging, own, self.log.end()));
+                let bounds = (self.log.start(), self.log.end());
+                self.log.truncate_to(truncation_offset(diverging, own, bounds));
                 self.truncated(now, out);
                 true
             }

@@ -25,7 +25,12 @@ fn every_rule_that_is_switched_off_is_noticed() {
         let found = scenarios().into_iter().find_map(|scenario| {
             let found = explore(&scenario, fault, STATES_MAX);
             let (problem, way) = found.violation?;
-            Some(format!("{fault:?}: {} states of {}: {problem} after {} events", found.states, scenario.name, way.len()))
+            Some(format!(
+                "{fault:?}: {} states of {}: {problem} after {} events",
+                found.states,
+                scenario.name,
+                way.len()
+            ))
         });
         println!("{}", found.unwrap_or_else(|| panic!("{fault:?} is not noticed")));
     }

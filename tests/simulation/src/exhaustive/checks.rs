@@ -146,7 +146,7 @@ impl World {
     fn check_told(&mut self) -> Result<(), String> {
         for id in BROKERS {
             let broker = &self.brokers[at(id)];
-            if !broker.is_running {
+            if !broker.is_serving {
                 continue;
             }
             let epoch = broker.replica.machine.leader_epoch();

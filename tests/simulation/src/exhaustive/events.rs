@@ -91,7 +91,7 @@ impl World {
             events.push(Event::Sync(id));
         }
         let asked = broker.replica.fetch_request(broker.epoch);
-        if asked.is_some_and(|(leader, _)| self.brokers[at(leader)].is_running) {
+        if asked.is_some_and(|(leader, _)| self.brokers[at(leader)].is_serving) {
             events.push(Event::Fetch(id));
             if budget.timeouts > 0 {
                 events.push(Event::FetchUnanswered(id));
@@ -237,7 +237,7 @@ impl World {
     }
 
     fn answer_fetch(&mut self, to: i32, request: &FetchRequest) -> Option<FetchAnswer<u8>> {
-        if !self.brokers[at(to)].is_running {
+        if !self.brokers[at(to)].is_serving {
             return None;
         }
         let (now, fault) = (self.now(to), self.fault);
@@ -306,7 +306,8 @@ impl World {
     fn heartbeat(&mut self, id: i32) {
         let epoch = self.brokers[at(id)].epoch;
         if !metadata::is_fenced(self.latest(), id) {
-            self.broker(id).has_lease = true;
+            let broker = self.broker(id);
+            (broker.has_lease, broker.is_serving) = (true, true);
             // The manager looks at parked acknowledgements again.
             self.tick(id);
             return;
@@ -331,7 +332,8 @@ impl World {
         let broker = self.broker(id);
         let log = std::mem::take(&mut broker.replica.log);
         broker.replica = Replica::open(id, options, log, checkpoint);
-        (broker.is_running, broker.has_lease, broker.is_proposing) = (false, false, false);
+        (broker.is_running, broker.has_lease, broker.is_serving) = (false, false, false);
+        broker.is_proposing = false;
         (broker.marker, broker.applied) = (-1, 0);
         broker.waiting.clear();
     }
@@ -423,5 +425,6 @@ impl<P: Clone> Replica<P> {
 fn holds<P: Clone + PartialEq>(log: &ReplicaLog<P>, payloads: &[P]) -> bool {
     let end = i64::try_from(payloads.len()).unwrap_or(i64::MAX);
     let slice = log.slice(0, end);
-    slice.len() == payloads.len() && slice.iter().zip(payloads).all(|(entry, payload)| entry.payload == *payload)
+    slice.len() == payloads.len()
+        && slice.iter().zip(payloads).all(|(entry, payload)| entry.payload == *payload)
 }

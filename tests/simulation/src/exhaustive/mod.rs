@@ -60,10 +60,21 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario { power_losses: 1, kills: 1, lags: 1, ..all("a disk loses its end", 18) },
         Scenario { power_losses: 1, timeouts: 1, lags: 1, ..all("a wiped follower and late requests", 18) },
         Scenario { power_losses: 1, lease_ends: 1, ..all("a wiped leader", 18) },
-        Scenario { power_losses: 3, synced_only: true, appends: 1, ..all("all disks lose what is not synced", 18) },
+        Scenario {
+            power_losses: 3,
+            synced_only: true,
+            appends: 1,
+            ..all("all disks lose what is not synced", 18)
+        },
         Scenario { clean_stops: 2, kills: 1, rebalances: 1, ..all("rolling restart", 18) },
         Scenario { kills: 2, old_images: true, appends: 1, ..all("old images", 18) },
-        Scenario { power_losses: 1, old_images: true, lease_ends: 1, appends: 1, ..all("old images of a wiped leader", 18) },
+        Scenario {
+            power_losses: 1,
+            old_images: true,
+            lease_ends: 1,
+            appends: 1,
+            ..all("old images of a wiped leader", 18)
+        },
     ]
 }
 

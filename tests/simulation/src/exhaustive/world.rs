@@ -89,6 +89,8 @@ pub(super) struct Budget {
 pub(super) struct Broker {
     pub(super) is_running: bool,
     pub(super) has_lease: bool,
+    /// It was told once that it is not fenced: only then does it listen.
+    pub(super) is_serving: bool,
     pub(super) incarnation: u64,
     /// Of its registration.
     pub(super) epoch: i64,
@@ -188,8 +190,7 @@ pub(super) fn at(broker: i32) -> usize {
 impl World {
     /// Three brokers, all in sync, nothing written.
     pub fn new(scenario: &Scenario, fault: Fault) -> Self {
-        let controller =
-            Controller::new(scenario.min_insync_replicas, fault == Fault::UncleanElection);
+        let controller = Controller::new(scenario.min_insync_replicas, fault == Fault::UncleanElection);
         let image = controller.first_image(&BROKERS, &[BROKERS.to_vec()]);
         let min_insync_replicas = if fault == Fault::NoMinimum { 1 } else { scenario.min_insync_replicas };
         let options = MachineOptions {
@@ -200,6 +201,7 @@ impl World {
         let broker = |id: i32| Broker {
             is_running: true,
             has_lease: true,
+            is_serving: true,
             incarnation: 0,
             epoch: metadata::broker_epoch(&image, id),
             marker: -1,
@@ -360,7 +362,8 @@ impl World {
     /// A hash of all that matters for what may follow.
     pub(super) fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.now_ms, self.unclean, &self.budget, &self.acknowledged, &self.committed, &self.told).hash(&mut hasher);
+        (self.now_ms, self.unclean, &self.budget, &self.acknowledged, &self.committed, &self.told)
+            .hash(&mut hasher);
         let images = &self.images;
         for image in images {
             metadata::partition(image, 0).hash(&mut hasher);
@@ -372,7 +375,7 @@ impl World {
         for broker in &self.brokers {
             (broker.is_running, broker.has_lease, broker.epoch, broker.marker, broker.applied)
                 .hash(&mut hasher);
-            (broker.is_proposing, &broker.waiting).hash(&mut hasher);
+            (broker.is_serving, broker.is_proposing, &broker.waiting).hash(&mut hasher);
             broker.replica.hash(&mut hasher);
         }
         // Messages arrive in any order: their set counts.
