@@ -14,14 +14,15 @@ pub struct EpochEnd {
 
 /// Where to cut the log after the leader answered that histories part at `leader`.
 ///
-/// `own` is this replica's end of the largest epoch that is not above the leader's epoch; none: it has no such epoch.
-/// The result is at most `log_end`. When the epochs differ the follower cuts at its own end of the smaller one and asks
-/// again: each round removes at least one epoch, so that the search ends.
-pub fn truncation_offset(leader: EpochEnd, own: Option<EpochEnd>, log_end: i64) -> i64 {
+/// `own` is this replica's end of the largest epoch that is not above the leader's epoch; none: it has no such epoch, so that
+/// all of its records (from `log_start` on) are of epochs that the leader never had, and all go. The result is at most
+/// `log_end`. When the epochs differ the follower cuts at its own end of the smaller one and asks again: each round removes
+/// at least one epoch, so that the search ends.
+pub fn truncation_offset(leader: EpochEnd, own: Option<EpochEnd>, (log_start, log_end): (i64, i64)) -> i64 {
     let offset = match own {
         Some(own) if own.epoch == leader.epoch => own.end_offset.min(leader.end_offset),
         Some(own) => own.end_offset,
-        None => leader.end_offset,
+        None => log_start,
     };
     offset.clamp(0, log_end.max(0))
 }
@@ -44,24 +45,27 @@ mod tests {
 
     #[test]
     fn cuts_at_the_end_of_the_largest_common_epoch() {
-        assert_eq!(truncation_offset(end(3, 50), Some(end(3, 70)), 90), 50);
-        assert_eq!(truncation_offset(end(3, 80), Some(end(3, 70)), 90), 70);
+        assert_eq!(truncation_offset(end(3, 50), Some(end(3, 70)), (0, 90)), 50);
+        assert_eq!(truncation_offset(end(3, 80), Some(end(3, 70)), (0, 90)), 70);
     }
 
     #[test]
     fn cuts_at_its_own_end_of_a_smaller_epoch_and_asks_again() {
-        assert_eq!(truncation_offset(end(5, 80), Some(end(3, 60)), 90), 60);
+        assert_eq!(truncation_offset(end(5, 80), Some(end(3, 60)), (0, 90)), 60);
     }
 
+    /// The log of a leader whose every record was of its own epoch, the first that it ever saw: cutting at the leader's end
+    /// would leave them, and the next fetch would get the same answer, for ever.
     #[test]
-    fn without_a_common_epoch_it_takes_the_leaders_offset() {
-        assert_eq!(truncation_offset(end(2, 10), None, 90), 10);
-        assert_eq!(truncation_offset(end(2, 10), None, 4), 4, "never beyond its own log");
+    fn without_a_common_epoch_nothing_of_the_log_stays() {
+        assert_eq!(truncation_offset(end(0, 1), None, (0, 1)), 0);
+        assert_eq!(truncation_offset(end(2, 10), None, (4, 90)), 4);
+        assert_eq!(truncation_offset(end(2, 10), None, (4, 4)), 4, "an empty log");
     }
 
     #[test]
     fn an_undefined_answer_never_goes_below_zero() {
-        assert_eq!(truncation_offset(end(-1, -1), None, 9), 0);
+        assert_eq!(truncation_offset(end(-1, -1), Some(end(-1, -1)), (0, 9)), 0);
     }
 
     #[test]

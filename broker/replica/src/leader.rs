@@ -7,7 +7,7 @@ use crate::partition::{Assignment, Effect, Effects, IsrAnswer, IsrState, Now};
 const INELIGIBLE_RETRY_MS: u64 = 500;
 
 /// A member of a proposed ISR.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IsrMember {
     /// Its id.
     pub broker: i32,
@@ -35,7 +35,7 @@ pub struct FollowerView {
 }
 
 /// A follower's progress. Soft: a new leader learns it from the next fetches.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
     pub(crate) broker: i32,
     broker_epoch: i64,
@@ -51,7 +51,7 @@ pub(crate) struct Progress {
 }
 
 /// The proposal that waits for the controller or for the image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Pending {
     None,
     /// Asked for more members: they count at once, because the controller may have let them in already.
@@ -67,7 +67,7 @@ pub(crate) enum Pending {
 }
 
 /// Where a proposal is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Sent {
     /// With the controller.
     InFlight,
@@ -77,7 +77,7 @@ pub(crate) enum Sent {
     WaitsForImage,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Leader {
     broker_id: i32,
     pub(crate) leader_epoch: i32,

@@ -27,7 +27,7 @@ impl Now {
 }
 
 /// The settings that the machine follows; they may change at any time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MachineOptions {
     /// `replica.lag.time.max.ms`: a follower that did not reach the leader's end for longer leaves the ISR.
     pub lag_ms_max: u64,
@@ -213,7 +213,7 @@ pub enum AckState {
 }
 
 /// What this replica is.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     Offline,
     Leader(Box<Leader>),
@@ -221,7 +221,7 @@ pub(crate) enum Role {
 }
 
 /// One replica of one partition. See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PartitionMachine {
     broker_id: i32,
     options: MachineOptions,

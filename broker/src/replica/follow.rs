@@ -142,7 +142,7 @@ impl Partition {
         let own = log
             .end_offset_for_epoch(diverging.epoch)
             .map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
-        let offset = truncation_offset(diverging, own, log.end_offset());
+        let offset = truncation_offset(diverging, own, (log.log_start_offset(), log.end_offset()));
         let high_watermark = state.machine.high_watermark();
         if offset < high_watermark {
             tracing::warn!(topic = %self.topic(), partition = self.index(), offset, high_watermark, "truncates committed records: an unclean election, or data loss at the leader");

@@ -126,7 +126,7 @@ fn is_unnamed(directory: Uuid) -> bool {
 }
 
 /// A partition.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct PartitionImage {
     /// Brokers that have a replica; the first is the preferred leader.
     pub replicas: Vec<BrokerId>,

@@ -1,0 +1,147 @@
+//! Every order of events of three replicas of one partition, a controller and the messages between them, to a bound.
+//!
+//! The machines are the real ones: the partition machine of `broker/replica`, the decisions and the image of
+//! `controller/metadata`. What may happen next is enumerated in `events`; what must never have happened is checked after
+//! each event in `checks`. States are deduplicated by a hash of all that matters for what follows.
+
+mod checks;
+mod events;
+mod world;
+
+use std::collections::{HashSet, VecDeque};
+
+pub use world::{Scenario, World};
+
+use crate::fault::Fault;
+
+/// What an exploration found.
+#[derive(Debug, Clone, Default)]
+pub struct Explored {
+    /// Different states.
+    pub states: usize,
+    /// Events that led to them or to known ones.
+    pub transitions: usize,
+    /// States in which nothing but healing was left.
+    pub finals: usize,
+    /// States in which so many disks had lost data that loss is what is promised.
+    pub promised_losses: usize,
+    /// States from which healing was tried.
+    pub healed: usize,
+    /// Events from the start to the last state.
+    pub depth: usize,
+    /// Whether the bound on states ended it.
+    pub is_cut: bool,
+    /// The first violation, and the events that led to it.
+    pub violation: Option<(String, Vec<String>)>,
+}
+
+impl Explored {
+    /// In one line.
+    pub fn summary(&self, scenario: &Scenario) -> String {
+        let Self { states, depth, transitions, finals, healed, promised_losses, .. } = self;
+        let bound = if self.is_cut { "cut" } else { "complete" };
+        let name = scenario.name;
+        format!(
+            "{name}: {states} states to depth {depth} ({bound}), {transitions} transitions, {finals} final, {healed} healed, {promised_losses} promised losses"
+        )
+    }
+}
+
+/// What is explored.
+pub fn scenarios() -> Vec<Scenario> {
+    let all = Scenario::new;
+    vec![
+        Scenario { appends: 3, timeouts: 2, lags: 1, ..all("a slow network", 30) },
+        Scenario { kills: 2, ..all("processes are killed", 20) },
+        Scenario { kills: 3, lags: 1, appends: 1, ..all("processes are killed and lag", 18) },
+        Scenario { lease_ends: 2, ..all("leases end", 20) },
+        Scenario { lease_ends: 1, kills: 1, timeouts: 1, ..all("a zombie leader", 18) },
+        Scenario { power_losses: 2, ..all("two disks lose their end", 18) },
+        Scenario { power_losses: 1, kills: 1, lags: 1, ..all("a disk loses its end", 18) },
+        Scenario { power_losses: 1, timeouts: 1, lags: 1, ..all("a wiped follower and late requests", 18) },
+        Scenario { power_losses: 1, lease_ends: 1, ..all("a wiped leader", 18) },
+        Scenario {
+            power_losses: 3,
+            synced_only: true,
+            appends: 1,
+            ..all("all disks lose what is not synced", 18)
+        },
+        Scenario { clean_stops: 2, kills: 1, rebalances: 1, ..all("rolling restart", 18) },
+        Scenario { kills: 2, old_images: true, appends: 1, ..all("old images", 18) },
+        Scenario {
+            power_losses: 1,
+            old_images: true,
+            lease_ends: 1,
+            appends: 1,
+            ..all("old images of a wiped leader", 18)
+        },
+    ]
+}
+
+/// One state in so many is healed, besides the final ones.
+const HEAL_EVERY: u64 = 97;
+
+/// A state that waits to be looked at, and how it was reached: an index into the trail.
+struct Open {
+    world: World,
+    trail: usize,
+    depth: usize,
+}
+
+/// Visits every state within the scenario's bounds, or until `states_max`. Stops at the first violation.
+pub fn explore(scenario: &Scenario, fault: Fault, states_max: usize) -> Explored {
+    let start = World::new(scenario, fault);
+    let mut found = Explored { states: 1, ..Explored::default() };
+    let mut seen = HashSet::from([start.key()]);
+    // (parent, what happened): the way to each state, for the report.
+    let mut trail: Vec<(usize, events::Event)> = Vec::new();
+    // Breadth first: a violation is found by one of the shortest ways, and the depth bound is exact.
+    let mut open = VecDeque::from([Open { world: start, trail: usize::MAX, depth: 0 }]);
+    while let Some(Open { world, trail: at, depth }) = open.pop_front() {
+        found.depth = found.depth.max(depth);
+        let events = if depth < scenario.depth { world.events() } else { Vec::new() };
+        let is_final = events.is_empty();
+        if is_final || world.key().is_multiple_of(HEAL_EVERY) {
+            found.finals += usize::from(is_final);
+            found.healed += 1;
+            if let Err(problem) = world.heal() {
+                found.violation = Some((format!("after healing: {problem}"), way(&trail, at)));
+                return found;
+            }
+        }
+        for event in events {
+            found.transitions += 1;
+            let mut next = world.clone();
+            let result = next.happen(&event).and_then(|()| next.check());
+            if let Err(problem) = result {
+                trail.push((at, event));
+                found.violation = Some((problem, way(&trail, trail.len() - 1)));
+                return found;
+            }
+            if next.is_promised_loss() {
+                found.promised_losses += 1;
+                continue;
+            }
+            if seen.insert(next.key()) {
+                found.states += 1;
+                trail.push((at, event));
+                open.push_back(Open { world: next, trail: trail.len() - 1, depth: depth + 1 });
+            }
+        }
+        if found.states >= states_max {
+            found.is_cut = true;
+            return found;
+        }
+    }
+    found
+}
+
+fn way(trail: &[(usize, events::Event)], mut at: usize) -> Vec<String> {
+    let mut steps = Vec::new();
+    while let Some((parent, event)) = trail.get(at) {
+        steps.push(format!("{event:?}"));
+        at = *parent;
+    }
+    steps.reverse();
+    steps
+}
