@@ -114,10 +114,11 @@ fn a_plan_that_cannot_be_done_changes_nothing() {
 /// The archive has what helps and no secret; a stopped controller's disk is read, a running one's is not.
 #[test]
 fn what_is_inside_is_shown_without_secrets() {
-    let mut cluster = Cluster::start(1, &AUTHORIZER).unwrap();
+    let [authorizer, super_users] = AUTHORIZER;
+    let secret = ("ssl.key.password", "hunter2");
+    let mut cluster = Cluster::start(1, &[authorizer, super_users, secret]).unwrap();
     run(&cluster, "topic create orders --config retention.ms=777777").ok().unwrap();
     cluster.ottla_with_input(&["user", "add", "alice"], b"wonderland\n").unwrap().ok().unwrap();
-    run(&cluster, "config set --broker 1 ssl.key.password=hunter2").ok().unwrap();
     let archive = cluster.directory().join("fault.tar.gz");
     let properties = cluster.nodes[0].directory().join("server.properties");
     let log = cluster.nodes[0].directory().join("server.log");

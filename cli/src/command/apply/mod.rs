@@ -49,7 +49,7 @@ A document; every section may be absent, and is then not looked at:
       operation: [read, write]
 
 The password of a user who exists is not compared: 'ottla user add' changes it.")]
-#[group(id = "source", required = true, multiple = false, args = ["files", "export"])]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["files", "export"]))]
 pub(crate) struct Apply {
     /// YAML or JSON documents; - is standard input
     #[arg(value_name = "FILE")]
