@@ -42,14 +42,20 @@ impl Admin {
     /// Connects to one node.
     pub(crate) async fn connect_to(server: &str, session: &Session) -> Result<Self, String> {
         let timeout = session.timeout;
-        let scheme = if session.tls.is_some() { "https" } else { "http" };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{server}"))
+        let security = session.access.server().map_err(|failure| failure.to_string())?;
+        // What is encrypted is the connection, which is ours.
+        let endpoint = Endpoint::from_shared(format!("http://{server}"))
             .map_err(|error| error.to_string())?
             .connect_timeout(timeout.min(CONNECT_TIMEOUT));
-        if let Some(tls) = &session.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(|error| root_cause(&error))?;
-        }
-        let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
+        let connecting = security.connected_channel(&endpoint);
+        let channel = match tokio::time::timeout(timeout.min(CONNECT_TIMEOUT), connecting).await {
+            Ok(connected) => connected.map_err(|error| root_cause(&error))?,
+            Err(_) => {
+                return Err(
+                    "no connection in time: does it speak what this side speaks (TLS, SASL)?".to_owned()
+                );
+            }
+        };
         let client = AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Self { client, server: server.to_owned(), timeout })
     }
@@ -158,6 +164,13 @@ impl Admin {
     pub(crate) async fn alter_configs(&mut self, request: proto::AlterConfigsRequest) -> Result<(), Failure> {
         let request = self.request(request);
         self.client.alter_configs(request).await.map(drop).map_err(|s| self.refusal(&s))
+    }
+
+    /// What has settings of its own.
+    pub(crate) async fn list_config_resources(&mut self) -> Result<Vec<proto::ConfigResource>, Failure> {
+        let request = self.request(proto::ListConfigResourcesRequest {});
+        let reply = self.client.list_config_resources(request).await.map_err(|s| self.refusal(&s))?;
+        Ok(reply.into_inner().resources)
     }
 
     /// Rules that a filter means.
@@ -304,7 +317,8 @@ fn explain(server: &str, timeout: Duration, status: &Status) -> Failure {
         Code::Unimplemented => "is it the gRPC listener of an Ottla node of this version?",
         Code::Unavailable => "try again, or name another node with --server",
         _ if is_broken(status.message()) => {
-            "does the listener speak TLS? --tls-ca FILE; if it asks for a certificate, --tls-cert FILE --tls-key FILE"
+            "does the listener speak TLS or SASL? --tls-ca FILE; if it asks for a certificate, --tls-cert FILE --tls-key FILE; if \
+             users sign in, --sasl-user NAME --sasl-password-file FILE"
         }
         _ => "",
     };
@@ -350,7 +364,7 @@ mod tests {
             bootstrap: Vec::new(),
             timeout: Duration::from_secs(1),
             timeout_given: None,
-            tls: None,
+            access: crate::access::Access::default(),
             output: crate::output::Output { format: crate::output::Format::Table, quiet: false },
         };
         let failure = Admin::connect(&session).await.unwrap_err().to_string();

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    acl, broker, cluster, completion, config, consume, dev, doctor, feature, group, log, man, partition,
-    perf, produce, producer, quorum, quota, server, token, topic, transaction, user, verify,
+    acl, apply, broker, cluster, completion, config, consume, debug, dev, doctor, feature, group, log, man,
+    metadata, partition, perf, produce, producer, quorum, quota, server, token, topic, transaction, user,
+    verify,
 };
 use crate::output::Format;
 use crate::parse;
@@ -49,15 +50,6 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) bootstrap: Option<String>,
-    /// Certificates of authorities, PEM: speak TLS with the gRPC addresses
-    #[arg(long, global = true, env = "OTTLA_TLS_CA", value_name = "FILE", hide_env_values = true)]
-    pub(crate) tls_ca: Option<PathBuf>,
-    /// Certificate to show, PEM
-    #[arg(long, global = true, env = "OTTLA_TLS_CERT", value_name = "FILE", hide_env_values = true)]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, global = true, env = "OTTLA_TLS_KEY", value_name = "FILE", hide_env_values = true)]
-    pub(crate) tls_key: Option<PathBuf>,
     /// How results are shown
     #[arg(long, short, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub(crate) output: Format,
@@ -70,6 +62,8 @@ pub(crate) struct Global {
     /// Which connection profile to use
     #[arg(long, global = true, env = "OTTLA_PROFILE", value_name = "NAME", hide_env_values = true)]
     pub(crate) profile: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: crate::access::Flags,
     /// Put in by hand: see [`PROFILES`].
     #[arg(skip)]
     pub(crate) profiles: Option<PathBuf>,
@@ -121,6 +115,8 @@ pub(crate) enum Command {
     /// Measure rates and waiting times
     #[command(subcommand)]
     Perf(perf::Perf),
+    /// Make the cluster be what files say: topics, settings, users, quotas, rules
+    Apply(apply::Apply),
     /// Who may do what
     #[command(subcommand)]
     Acl(acl::Acl),
@@ -136,6 +132,12 @@ pub(crate) enum Command {
     /// What is on disk
     #[command(subcommand)]
     Log(log::Log),
+    /// What a stopped controller has on its disk
+    #[command(subcommand)]
+    Metadata(metadata::Metadata),
+    /// What whoever helps will ask for
+    #[command(subcommand)]
+    Debug(debug::DebugCommand),
     /// What of this machine would hurt a node, why, and the command that mends it
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell

@@ -35,6 +35,14 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, with something in front of it.
+    pub(crate) fn prefixed(mut self, text: &str) -> Self {
+        self.message.insert_str(0, text);
+        self
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -77,6 +85,18 @@ impl fmt::Display for Silent {
 
 impl std::error::Error for Silent {}
 
+/// What was looked at is not what it should be, and everything was said: exit code 2, which scripts tell from a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drifted;
+
+impl fmt::Display for Drifted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not as it should be")
+    }
+}
+
+impl std::error::Error for Drifted {}
+
 /// Writes a failure to stderr and gives its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let (text, code) = explain(error);
@@ -87,6 +107,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 fn explain(error: &anyhow::Error) -> (String, u8) {
     if error.is::<Silent>() {
         return (String::new(), FAILED);
+    }
+    if error.is::<Drifted>() {
+        return (String::new(), USAGE);
     }
     // The reader of our output has gone (`| head`): that is its choice, not a failure.
     if error.chain().any(|cause| {

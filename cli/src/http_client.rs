@@ -22,6 +22,11 @@ pub(crate) struct Answer {
 
 /// Asks and waits no longer than `timeout` in all.
 pub(crate) fn get(address: &Address, path: &str, timeout: Duration) -> Result<Answer> {
+    get_up_to(address, path, timeout, ANSWER_BYTES_MAX)
+}
+
+/// As [`get`], of an answer of which more is wanted.
+pub(crate) fn get_up_to(address: &Address, path: &str, timeout: Duration, bytes_max: u64) -> Result<Answer> {
     let deadline = Instant::now() + timeout;
     let left = || deadline.saturating_duration_since(Instant::now()).max(WAIT_MIN);
     let mut failure = Error::new(ErrorKind::NotFound, "the name has no address");
@@ -31,7 +36,7 @@ pub(crate) fn get(address: &Address, path: &str, timeout: Duration) -> Result<An
                 stream.set_write_timeout(Some(left()))?;
                 let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
                 stream.write_all(request.as_bytes())?;
-                return read(&answer(stream, deadline)?)
+                return read(&answer(stream, deadline, bytes_max)?)
                     .ok_or_else(|| Error::new(ErrorKind::InvalidData, "no HTTP answer"));
             }
             Err(error) => failure = error,
@@ -41,10 +46,10 @@ pub(crate) fn get(address: &Address, path: &str, timeout: Duration) -> Result<An
 }
 
 /// Everything that comes until the other side closes.
-fn answer(mut stream: TcpStream, deadline: Instant) -> Result<String> {
+fn answer(mut stream: TcpStream, deadline: Instant, bytes_max: u64) -> Result<String> {
     let mut text = Vec::new();
     let mut piece = [0; 4096];
-    while (text.len() as u64) < ANSWER_BYTES_MAX {
+    while (text.len() as u64) < bytes_max {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::new(ErrorKind::TimedOut, "no answer in time"));

@@ -1,5 +1,6 @@
 //! `ottla`: the one binary. Servers, admin commands and clients; see `ottla --help`.
 
+mod access;
 mod admin;
 mod allocator;
 mod arguments;

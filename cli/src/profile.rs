@@ -10,7 +10,11 @@
 //! tls_ca = "/etc/ottla/ca.pem"     # and, where callers are known by certificates:
 //! tls_cert = "/etc/ottla/me.pem"
 //! tls_key = "/etc/ottla/me.key"
+//! sasl_user = "alice"              # or, where they sign in:
+//! sasl_password_file = "/etc/ottla/alice.password"
 //! ```
+//!
+//! Everything of [`crate::access::Flags`] may stand there.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,8 +23,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Deserialize;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
+use crate::access::{Access, Flags, SecurityProtocolName};
 use crate::arguments::Global;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -40,16 +44,44 @@ struct Profiles {
     profiles: BTreeMap<String, Profile>,
 }
 
-/// One profile.
+/// One profile: besides the addresses everything of [`Flags`].
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Profile {
     server: Option<String>,
     bootstrap: Option<String>,
     timeout: Option<String>,
+    #[serde(default)]
+    tls: bool,
     tls_ca: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    sasl_mechanism: Option<String>,
+    sasl_user: Option<String>,
+    sasl_password_file: Option<PathBuf>,
+    sasl_token_file: Option<PathBuf>,
+    #[serde(default)]
+    sasl_delegation_token: bool,
+    command_config: Option<PathBuf>,
+    server_protocol: Option<SecurityProtocolName>,
+}
+
+impl Profile {
+    fn flags(self) -> Flags {
+        Flags {
+            tls: self.tls,
+            tls_ca: self.tls_ca,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            sasl_mechanism: self.sasl_mechanism,
+            sasl_user: self.sasl_user,
+            sasl_password_file: self.sasl_password_file,
+            sasl_token_file: self.sasl_token_file,
+            sasl_delegation_token: self.sasl_delegation_token,
+            command_config: self.command_config,
+            server_protocol: self.server_protocol,
+        }
+    }
 }
 
 /// How a command reaches its cluster and shows its results: flags and environment before the profile before the defaults.
@@ -63,8 +95,8 @@ pub(crate) struct Session {
     pub(crate) timeout: Duration,
     /// Whether the user has said how long.
     pub(crate) timeout_given: Option<Duration>,
-    /// How gRPC is encrypted; `None`: not at all.
-    pub(crate) tls: Option<ClientTlsConfig>,
+    /// TLS and SASL.
+    pub(crate) access: Access,
     /// Where results go.
     pub(crate) output: Output,
 }
@@ -73,6 +105,7 @@ impl Session {
     /// Reads the profile, if there is one.
     pub(crate) fn new(global: &Global) -> anyhow::Result<Self> {
         let profile = load(global.profiles.as_deref(), global.profile.as_deref())?;
+        let access = Access::new(&global.access.clone().or(profile.clone().flags()))?;
         let server = global.server.clone().or(profile.server).unwrap_or_else(|| SERVER_DEFAULT.to_owned());
         let servers = addresses(&server, "--server")?;
         if servers.is_empty() {
@@ -87,44 +120,14 @@ impl Session {
         let of_profile =
             profile.timeout.as_deref().map(parse::duration).transpose().map_err(Failure::usage)?;
         let timeout_given = global.timeout.or(of_profile);
-        let tls = tls(
-            global.tls_ca.as_deref().or(profile.tls_ca.as_deref()),
-            global.tls_cert.as_deref().or(profile.tls_cert.as_deref()),
-            global.tls_key.as_deref().or(profile.tls_key.as_deref()),
-        )?;
         Ok(Self {
             servers,
             bootstrap,
             timeout: timeout_given.unwrap_or(TIMEOUT_DEFAULT),
             timeout_given,
-            tls,
+            access,
             output: Output { format: global.output, quiet: global.quiet },
         })
-    }
-}
-
-/// How gRPC is encrypted, by what the flags name.
-fn tls(
-    authorities: Option<&Path>,
-    certificate: Option<&Path>,
-    key: Option<&Path>,
-) -> anyhow::Result<Option<ClientTlsConfig>> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let Some(authorities) = authorities else {
-        return match certificate.or(key) {
-            None => Ok(None),
-            Some(_) => Err(Failure::usage("a certificate is shown to whom?")
-                .hint("name the authorities of the servers with --tls-ca FILE")
-                .into()),
-        };
-    };
-    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authorities)?));
-    match (certificate, key) {
-        (Some(certificate), Some(key)) => {
-            Ok(Some(config.identity(Identity::from_pem(read(certificate)?, read(key)?))))
-        }
-        (None, None) => Ok(Some(config)),
-        _ => Err(Failure::usage("--tls-cert and --tls-key go together").into()),
     }
 }
 
@@ -188,9 +191,7 @@ mod tests {
         Global {
             server: None,
             bootstrap: None,
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
+            access: Flags::default(),
             output: Format::Table,
             quiet: false,
             timeout: None,
@@ -225,6 +226,18 @@ mod tests {
         let file = written("[profiles.a]\nserfer = \"x\"\n");
         assert!(Session::new(&global(file.path(), None)).unwrap_err().to_string().contains("serfer"));
         assert!(Session::new(&global(Path::new("/no/such/file"), None)).is_err());
+    }
+
+    #[test]
+    fn a_profile_says_who_signs_in_and_a_flag_goes_before_it() {
+        let password = written("secret");
+        let text = format!("[profiles.a]\nsasl_user = \"x\"\nsasl_password_file = {:?}\n", password.path());
+        let file = written(&text);
+        let session = Session::new(&global(file.path(), Some("a"))).unwrap();
+        assert!(format!("{:?}", session.access.server().unwrap()).contains("\"x\""));
+        let mut flags = global(file.path(), Some("a"));
+        flags.access.sasl_user = Some("y".into());
+        assert!(format!("{:?}", Session::new(&flags).unwrap().access.server().unwrap()).contains("\"y\""));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use bytes::Bytes;
 use ottla_broker::security::ScramCredential;
 use ottla_broker::security::sasl::scram::{ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism};
+use ottla_proto::admin::UserCredential;
 use ottla_proto::metadata::metadata_record::Record;
 use ottla_proto::metadata::{MetadataRecord, ScramCredentialRecord};
 
@@ -35,6 +36,27 @@ pub(crate) fn credential(
         .filter(|count| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(&count.get()))?;
     let salt: [u8; SALT_BYTES] = rand::random();
     Some(mechanism.credential(password.as_bytes(), Bytes::copy_from_slice(&salt), iterations))
+}
+
+/// The mechanisms' names.
+pub(crate) fn names() -> [&'static str; 2] {
+    MECHANISMS.map(|(name, _)| name)
+}
+
+/// As [`credential`], for the admin plane.
+pub(crate) fn user_credential(
+    mechanism: ScramMechanism,
+    password: &str,
+    iterations: u32,
+) -> Option<UserCredential> {
+    let made = credential(mechanism, password, iterations)?;
+    Some(UserCredential {
+        mechanism: name(mechanism).to_owned(),
+        iterations: i32::try_from(made.iterations).unwrap_or(i32::MAX),
+        salt: made.salt,
+        stored_key: made.stored_key,
+        server_key: made.server_key,
+    })
 }
 
 /// A user that a new cluster begins with.

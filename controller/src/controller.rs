@@ -36,7 +36,7 @@ use crate::store::{SledStore, StoreError};
 use crate::types::Raft;
 
 /// Name of the directory of the Raft log inside the metadata directory.
-const LOG_DIRECTORY: &str = "raft-log";
+pub(crate) const LOG_DIRECTORY: &str = "raft-log";
 /// Default of `snapshot_entries`.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Default of `snapshot_bytes`: Kafka's.

@@ -11,10 +11,12 @@
 //! | `state_machine` | the applied image, its history, snapshot files |
 //! | `network`, `codec`, `types` | Raft between controllers |
 //! | `leadership`, `leader` | who leads; deciding commands and watching over brokers |
+//! | [`dump`] | what a stopped controller has on its disk |
 //! | `service` | the gRPC services |
 
 mod codec;
 pub mod controller;
+pub mod dump;
 mod files;
 mod identity;
 mod leader;

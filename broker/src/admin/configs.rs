@@ -123,6 +123,28 @@ impl AdminService {
         Ok(proto::DescribeConfigsReply { configs })
     }
 
+    /// What has settings of its own; the cluster's defaults of brokers are a resource without a name.
+    pub(super) fn config_resources(&self) -> Vec<proto::ConfigResource> {
+        let image = self.image.current();
+        let of = |kind: ResourceType, scope: ConfigScope| {
+            let mut names: Vec<String> = image.config_resources(kind).map(str::to_owned).collect();
+            names.sort_unstable();
+            names.into_iter().map(move |name| {
+                let scope = if scope == ConfigScope::Broker && name.is_empty() {
+                    ConfigScope::Cluster
+                } else {
+                    scope
+                };
+                proto::ConfigResource { scope: scope.into(), name }
+            })
+        };
+        of(ResourceType::Topic, ConfigScope::Topic)
+            .chain(of(ResourceType::Broker, ConfigScope::Broker))
+            .chain(of(ResourceType::Group, ConfigScope::Group))
+            .chain(of(ResourceType::ClientMetrics, ConfigScope::ClientMetrics))
+            .collect()
+    }
+
     pub(super) async fn set_configs(
         &self,
         request: proto::AlterConfigsRequest,

@@ -250,10 +250,20 @@ impl Admin for AdminService {
         self.set_configs(request.into_inner()).await.map(Response::new)
     }
 
+    async fn list_config_resources(
+        &self,
+        request: Request<proto::ListConfigResourcesRequest>,
+    ) -> Result<Response<proto::ListConfigResourcesReply>, Status> {
+        self.ready().await?;
+        permit(self.access(&request).cluster(Operation::DescribeConfigs))?;
+        Ok(Response::new(proto::ListConfigResourcesReply { resources: self.config_resources() }))
+    }
+
     async fn move_partitions(
         &self,
         request: Request<proto::MovePartitionsRequest>,
     ) -> Result<Response<proto::PartitionResults>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
         self.move_all(request.into_inner()).await.map(Response::new)
     }
 
@@ -261,6 +271,7 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::ElectLeadersRequest>,
     ) -> Result<Response<proto::PartitionResults>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
         self.elect(request.into_inner()).await.map(Response::new)
     }
 
@@ -276,6 +287,7 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::UpdateFeatureRequest>,
     ) -> Result<Response<proto::UpdateFeatureReply>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
         self.set_feature(request.into_inner()).await.map(Response::new)
     }
 
@@ -283,6 +295,7 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::UnregisterBrokerRequest>,
     ) -> Result<Response<proto::UnregisterBrokerReply>, Status> {
+        permit(self.access(&request).cluster(Operation::Alter))?;
         self.forget_broker(request.into_inner().broker_id).await.map(Response::new)
     }
 

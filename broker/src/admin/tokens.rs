@@ -36,12 +36,20 @@ impl AdminService {
     /// Who calls, and the secret: nobody who is not known gets tokens, and without a secret there are none.
     fn check_tokens<T>(&self, request: &Request<T>) -> Result<(Owner, TokenSecret), Status> {
         let caller = Self::caller(request);
+        if caller.by_token {
+            return Err(status(
+                Code::PermissionDenied,
+                ErrorCode::DelegationTokenRequestNotAllowed,
+                "who came by a token gets no further ones",
+                "sign in as yourself",
+            ));
+        }
         if caller == Principal::anonymous() {
             return Err(status(
                 Code::PermissionDenied,
                 ErrorCode::DelegationTokenRequestNotAllowed,
                 "tokens are for callers who are known, and nobody is on this connection",
-                "show a certificate: --tls-ca FILE --tls-cert FILE --tls-key FILE",
+                "show a certificate or sign in: --tls-cert FILE --tls-key FILE, or --sasl-user NAME --sasl-password-file FILE",
             ));
         }
         let secret = token_secret(&self.properties).ok_or_else(|| {

@@ -387,6 +387,13 @@ impl ReplicaManager {
         }
     }
 
+    /// Whether a switch of the broker is on, as it is set now.
+    pub(crate) fn is_enabled(&self, name: &str) -> bool {
+        let image = self.image();
+        let value = config::broker_value(&image, &self.properties, Some(self.shared.options.broker_id), name);
+        value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
     fn apply_configs(&self, image: &MetadataImage, changed: &ChangedConfigs) {
         self.shared.throttles.apply(image, &self.properties, self.shared.options.broker_id);
         self.directories.apply_cordons(config::broker_value(

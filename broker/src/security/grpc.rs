@@ -1,6 +1,9 @@
-//! TLS of the gRPC listener, by the same properties as Kafka listeners: `listener.name.controller.ssl.*`, or `ssl.*` for all.
+//! TLS and SASL of the gRPC listener, by the same properties as Kafka listeners: `listener.name.controller.ssl.*` and
+//! `listener.name.controller.sasl.*`, or those for all.
 //!
 //! One certificate serves both ways: a node shows it to who calls and, where the other side asks for one, to whom it calls.
+//! SASL comes before HTTP/2, in Kafka's requests (`login`); so every call of a connection is its user's, and a connection that
+//! is opened again authenticates again. A session that is over (KIP-368) ends the connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,26 +14,36 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
+use ottla_metadata::image::LogIndex;
 use ottla_proto::transport::Dial;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
+use tonic::transport::Endpoint;
 use tonic::transport::server::Connected;
 
 use super::credentials::Credentials;
 use super::listener::ListenerSecurity;
+use super::login::ClientSecurity;
+use super::peer::PeerStream;
 use super::principal::Principal;
 use super::properties::{ListenerProperties, Properties};
 use super::protocol::SecurityProtocol;
-use super::{SecurityError, tls};
+use super::publish::{publish_credentials, token_secret};
+use super::sasl::server::{Authenticator, Session, Step};
+use super::tokens::TokenSecret;
+use super::{SecurityError, authority, tls};
+use crate::controller_link::ImageHandle;
+use crate::replica::Clock;
 
 /// What both sides must speak.
 const HTTP2: &[u8] = b"h2";
@@ -48,45 +61,56 @@ const FILES_CHECK_PERIOD: Duration = Duration::from_secs(5);
 pub struct GrpcCaller {
     /// From where.
     pub address: SocketAddr,
-    /// Who, by the certificate.
+    /// Who, by SASL or by the certificate.
     pub principal: Principal,
 }
 
 struct Shared {
     name: String,
+    protocol: SecurityProtocol,
     properties: Arc<Properties>,
     listener: ListenerSecurity,
-    client: ArcSwap<ClientConfig>,
+    client: Arc<ArcSwap<ClientSecurity>>,
+    /// Where the users of SCRAM and the tokens are.
+    image: ImageHandle,
+    secret: Option<TokenSecret>,
+    /// Of which image the listener has the credentials.
+    published: Mutex<Option<LogIndex>>,
 }
 
-/// The encryption of gRPC on a node. Clones share it.
+/// The protection of gRPC on a node. Clones share it.
 #[derive(Clone)]
 pub struct GrpcSecurity(Arc<Shared>);
 
 impl GrpcSecurity {
-    /// Reads keys and certificates; `None`: the listener speaks without encryption.
+    /// Reads keys, certificates and users; `None`: the listener speaks without protection.
     pub fn open(
         listener: &str,
         protocol: SecurityProtocol,
         properties: &Arc<Properties>,
+        image: ImageHandle,
     ) -> Result<Option<Self>, SecurityError> {
-        if !protocol.uses_tls() {
+        if protocol == SecurityProtocol::Plaintext {
             return Ok(None);
         }
         let opened = ListenerSecurity::open(listener, protocol, properties, Credentials::default());
         let server = opened.map_err(|error| error.of_listener(listener))?;
-        let client = client(listener, properties).map_err(|error| error.of_listener(listener))?;
+        let client = client(listener, protocol, properties).map_err(|error| error.of_listener(listener))?;
         Ok(Some(Self(Arc::new(Shared {
             name: listener.to_owned(),
+            protocol,
             properties: Arc::clone(properties),
             listener: server,
-            client: ArcSwap::new(client),
+            client: Arc::new(ArcSwap::from_pointee(client)),
+            image,
+            secret: token_secret(properties),
+            published: Mutex::new(None),
         }))))
     }
 
     /// Opens channels to other nodes.
     pub fn dial(&self) -> Dial {
-        let connector = Connector(Arc::clone(&self.0));
+        let connector = Connector(Arc::clone(&self.0.client));
         Dial::new(move |endpoint| endpoint.connect_with_connector_lazy(connector.clone()))
     }
 
@@ -109,6 +133,11 @@ impl GrpcSecurity {
 
     /// Reads keys and certificates anew when their files change, for connections that come after it, until `stop`.
     pub async fn keep_fresh(self, stop: CancellationToken) {
+        if let Some((url, keys)) = self.0.listener.authority() {
+            let view = ListenerProperties::new(Arc::clone(&self.0.properties), &self.0.name);
+            let fetching = authority::keep_fresh(url.to_owned(), view, Arc::clone(keys));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(fetching));
+        }
         let mut seen = self.modified();
         loop {
             tokio::select! {
@@ -141,8 +170,8 @@ impl GrpcSecurity {
 
     fn reload(&self) {
         let read = self.0.listener.reload(&self.0.properties).and_then(|()| {
-            let client = client(&self.0.name, &self.0.properties)?;
-            self.0.client.store(client);
+            let client = client(&self.0.name, self.0.protocol, &self.0.properties)?;
+            self.0.client.store(Arc::new(client));
             Ok(())
         });
         match read {
@@ -152,11 +181,12 @@ impl GrpcSecurity {
     }
 }
 
-fn client(listener: &str, properties: &Arc<Properties>) -> Result<Arc<ClientConfig>, SecurityError> {
-    let view = ListenerProperties::new(Arc::clone(properties), listener);
-    let mut config = ClientConfig::clone(&*tls::client_config(&view)?);
-    config.alpn_protocols = vec![HTTP2.to_vec()];
-    Ok(Arc::new(config))
+fn client(
+    listener: &str,
+    protocol: SecurityProtocol,
+    properties: &Arc<Properties>,
+) -> Result<ClientSecurity, SecurityError> {
+    Ok(ClientSecurity::of_node(listener, protocol, properties)?.for_grpc())
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, sender: mpsc::Sender<io::Result<GrpcStream>>) {
@@ -186,22 +216,91 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, sender: mpsc::Sender
 
 async fn handshake(shared: &Shared, socket: TcpStream, address: SocketAddr) -> io::Result<GrpcStream> {
     socket.set_nodelay(true)?;
-    let config = shared.listener.tls().ok_or_else(|| io::Error::other("no certificate"))?;
-    let mut config = rustls::ServerConfig::clone(&config);
-    config.alpn_protocols = vec![HTTP2.to_vec()];
-    let stream = TlsAcceptor::from(Arc::new(config)).accept(socket).await?;
-    let subject = tls::subject(stream.get_ref().1.peer_certificates());
+    let (mut inner, subject): (Box<dyn PeerStream>, _) = match shared.listener.tls() {
+        None => (Box::new(socket), None),
+        Some(config) => {
+            let mut config = rustls::ServerConfig::clone(&config);
+            config.alpn_protocols = vec![HTTP2.to_vec()];
+            let stream = TlsAcceptor::from(Arc::new(config)).accept(socket).await?;
+            let subject = tls::subject(stream.get_ref().1.peer_certificates());
+            (Box::new(stream), subject)
+        }
+    };
+    if shared.listener.sasl().is_some() {
+        let session = authenticate(shared, &mut inner).await?;
+        let ends = session.ends_at_ms.map(|ends_at_ms| {
+            let left = u64::try_from(ends_at_ms.saturating_sub(Clock::wall_ms())).unwrap_or(0);
+            Box::pin(tokio::time::sleep(Duration::from_millis(left)))
+        });
+        let caller = GrpcCaller { address, principal: session.principal };
+        return Ok(GrpcStream { inner, caller, ends });
+    }
     let principal = shared
         .listener
         .principal(subject.as_deref())
         .ok_or_else(|| io::Error::other("no rule of ssl.principal.mapping.rules names the certificate"))?;
-    Ok(GrpcStream { inner: Box::new(stream), caller: GrpcCaller { address, principal } })
+    Ok(GrpcStream { inner, caller: GrpcCaller { address, principal }, ends: None })
 }
 
-/// An encrypted connection of a caller who is known.
+/// Takes Kafka's requests of an authentication until the caller is known.
+async fn authenticate(shared: &Shared, stream: &mut Box<dyn PeerStream>) -> io::Result<Session> {
+    let settings = shared.listener.sasl().ok_or_else(|| io::Error::other("no SASL"))?;
+    shared.refresh_credentials();
+    let (bytes_max, delay) = (settings.receive_bytes_max, settings.failure_delay);
+    let mut authenticator = Authenticator::new(settings, shared.listener.credentials.clone());
+    loop {
+        let frame = read_frame(stream, bytes_max).await?;
+        match authenticator.step(frame, Clock::wall_ms()) {
+            Step::PassOn(_) => return Err(io::Error::other("a request in front of SASL")),
+            Step::Reply(response) => answer(stream, response).await?,
+            Step::Done(response, session) => {
+                answer(stream, response).await?;
+                return Ok(session);
+            }
+            Step::Refused(response, reason) => {
+                tokio::time::sleep(delay).await;
+                if let Some(response) = response {
+                    answer(stream, response).await?;
+                }
+                tracing::info!(target: "ottla::audit", listener = shared.name, reason, "authentication failed");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+            }
+        }
+    }
+}
+
+async fn read_frame(stream: &mut Box<dyn PeerStream>, bytes_max: usize) -> io::Result<Bytes> {
+    let length = usize::try_from(stream.read_i32().await?).ok().filter(|length| *length <= bytes_max);
+    // Whoever begins with HTTP/2 gives a length that no authentication has.
+    let length = length.ok_or_else(|| io::Error::other("it does not begin with SASL"))?;
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame.into())
+}
+
+async fn answer(stream: &mut Box<dyn PeerStream>, response: crate::api::Response) -> io::Result<()> {
+    stream.write_all(&response.segments.into_bytes()).await?;
+    stream.flush().await
+}
+
+impl Shared {
+    /// Callers are few: the metadata is looked at when one comes, not when it changes.
+    fn refresh_credentials(&self) {
+        let image = self.image.current();
+        let mut published = self.published.lock();
+        if *published != Some(image.index()) {
+            publish_credentials(&self.listener.credentials, self.secret.as_ref(), &image);
+            *published = Some(image.index());
+        }
+    }
+}
+
+/// A connection of a caller who is known.
 pub struct GrpcStream {
-    inner: Box<tokio_rustls::server::TlsStream<TcpStream>>,
+    inner: Box<dyn PeerStream>,
     caller: GrpcCaller,
+    /// When the session of the caller is over; `None`: never.
+    ends: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connected for GrpcStream {
@@ -218,6 +317,9 @@ impl AsyncRead for GrpcStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the session is over")));
+        }
         Pin::new(&mut *self.inner).poll_read(context, buffer)
     }
 }
@@ -240,15 +342,33 @@ impl AsyncWrite for GrpcStream {
     }
 }
 
-/// Opens encrypted connections; keeps no names: each is looked up when it is dialled.
+/// Opens protected connections; keeps no names: each is looked up when it is dialled.
 #[derive(Clone)]
-struct Connector(Arc<Shared>);
+pub(super) struct Connector(Arc<ArcSwap<ClientSecurity>>);
 
-type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<ClientStream>>> + Send>>;
-type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
+impl ClientSecurity {
+    /// A channel of gRPC that connects when it is first used, for a client that is no node.
+    pub fn channel(&self, endpoint: &Endpoint) -> tonic::transport::Channel {
+        endpoint.connect_with_connector_lazy(self.connector())
+    }
+
+    /// As [`Self::channel`], but connects at once, so that what keeps it from doing so is told.
+    pub async fn connected_channel(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<tonic::transport::Channel, tonic::transport::Error> {
+        endpoint.connect_with_connector(self.connector()).await
+    }
+
+    fn connector(&self) -> Connector {
+        Connector(Arc::new(ArcSwap::from_pointee(self.clone().for_grpc())))
+    }
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<Box<dyn PeerStream>>>> + Send>>;
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<ClientStream>;
+    type Response = TokioIo<Box<dyn PeerStream>>;
     type Error = io::Error;
     type Future = Connecting;
 
@@ -257,15 +377,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
-        let config = self.0.client.load_full();
+        let security = self.0.load_full();
         Box::pin(async move {
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let port = uri.port_u16().ok_or_else(|| io::Error::other("the address has no port"))?;
-            let name = ServerName::try_from(host.clone())
-                .map_err(|_| io::Error::other(format!("{host} can stand on no certificate")))?;
-            let socket = TcpStream::connect((host.as_str(), port)).await?;
-            socket.set_nodelay(true)?;
-            Ok(TokioIo::new(TlsConnector::from(config).connect(name, socket).await?))
+            let (stream, _) = security.connect(&host, port).await?;
+            Ok(TokioIo::new(stream))
         })
     }
 }

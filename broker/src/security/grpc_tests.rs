@@ -53,7 +53,10 @@ fn image() -> ImageHandle {
 /// An admin plane behind TLS; gives its address.
 async fn serve(properties: Properties) -> SocketAddr {
     let properties = Arc::new(properties);
-    let security = GrpcSecurity::open("CONTROLLER", SecurityProtocol::Ssl, &properties).unwrap().unwrap();
+    let security =
+        GrpcSecurity::open("CONTROLLER", SecurityProtocol::Ssl, &properties, ImageHandle::default())
+            .unwrap()
+            .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let controller = ControllerClient::new(vec!["127.0.0.1:1".to_owned()]);
@@ -67,7 +70,10 @@ async fn serve(properties: Properties) -> SocketAddr {
 /// What a caller is answered who asks for the users.
 async fn ask(address: SocketAddr, properties: Properties) -> Result<(), Code> {
     let properties = Arc::new(properties);
-    let security = GrpcSecurity::open("CONTROLLER", SecurityProtocol::Ssl, &properties).unwrap().unwrap();
+    let security =
+        GrpcSecurity::open("CONTROLLER", SecurityProtocol::Ssl, &properties, ImageHandle::default())
+            .unwrap()
+            .unwrap();
     let channel: Channel =
         security.dial().channel(&Endpoint::from_shared(format!("http://{address}")).unwrap());
     AdminClient::new(channel).list_users(ListUsersRequest {}).await.map(drop).map_err(|status| status.code())

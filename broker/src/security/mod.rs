@@ -14,7 +14,8 @@
 //! | `listener`, `node` | all of it for one listener, and for all of them as properties and files change |
 //! | `authority` | the keys that OAuth tokens are checked by |
 //! | `peer` | connections to other brokers |
-//! | `grpc` | TLS of the gRPC listener |
+//! | `login` | connections of whoever calls a listener and is no broker calling a broker |
+//! | `grpc` | TLS and SASL of the gRPC listener |
 
 mod authority;
 pub mod credentials;
@@ -22,6 +23,7 @@ mod der;
 mod distinguished_name;
 pub mod grpc;
 mod listener;
+pub mod login;
 mod node;
 pub mod peer;
 pub mod principal;
@@ -36,6 +38,7 @@ pub mod tokens;
 pub use credentials::{CredentialSnapshot, Credentials, ScramCredential, TokenCredential};
 pub use grpc::{GrpcCaller, GrpcSecurity};
 pub(crate) use listener::ListenerSecurity;
+pub use login::ClientSecurity;
 pub(crate) use node::NodeSecurity;
 pub use peer::PeerSecurity;
 pub use principal::Principal;

@@ -36,32 +36,47 @@ impl Publisher {
             let before = self.credentials.current();
             self.credentials.publish(CredentialSnapshot {
                 scram: if scram_changed { scram(image) } else { Arc::clone(&before.scram) },
-                tokens: if tokens_changed { self.tokens(image, &before) } else { Arc::clone(&before.tokens) },
+                tokens: if tokens_changed {
+                    tokens(self.secret.as_ref(), image, &before)
+                } else {
+                    Arc::clone(&before.tokens)
+                },
             });
         }
     }
+}
 
-    /// A token that goes on as it was keeps what was derived of it.
-    fn tokens(
-        &self,
-        image: &MetadataImage,
-        before: &CredentialSnapshot,
-    ) -> Arc<HashMap<String, Arc<TokenCredential>>> {
-        let Some(secret) = &self.secret else { return Arc::default() };
-        let credential = |token: &credentials::DelegationToken| {
-            let owner = principal(&token.owner);
-            let kept = before
-                .tokens
-                .get(&token.id)
-                .filter(|known| known.owner == owner && known.expires_at_ms == token.expiry_ms);
-            let credential = match kept {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(secret.credential(&token.id, owner, token.expiry_ms)),
-            };
-            (token.id.clone(), credential)
+/// Publishes what an image says of credentials, for a listener beside those of the broker.
+pub(super) fn publish_credentials(
+    credentials: &Credentials,
+    secret: Option<&TokenSecret>,
+    image: &MetadataImage,
+) {
+    let before = credentials.current();
+    let tokens = tokens(secret, image, &before);
+    credentials.publish(CredentialSnapshot { scram: scram(image), tokens });
+}
+
+/// A token that goes on as it was keeps what was derived of it.
+fn tokens(
+    secret: Option<&TokenSecret>,
+    image: &MetadataImage,
+    before: &CredentialSnapshot,
+) -> Arc<HashMap<String, Arc<TokenCredential>>> {
+    let Some(secret) = secret else { return Arc::default() };
+    let credential = |token: &credentials::DelegationToken| {
+        let owner = principal(&token.owner);
+        let kept = before
+            .tokens
+            .get(&token.id)
+            .filter(|known| known.owner == owner && known.expires_at_ms == token.expiry_ms);
+        let credential = match kept {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(secret.credential(&token.id, owner, token.expiry_ms)),
         };
-        Arc::new(image.delegation_tokens().map(credential).collect())
-    }
+        (token.id.clone(), credential)
+    };
+    Arc::new(image.delegation_tokens().map(credential).collect())
 }
 
 /// The secret that the HMACs of tokens are made with, if tokens are offered.

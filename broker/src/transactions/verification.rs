@@ -18,6 +18,8 @@ use crate::internal_topics::TRANSACTION_STATE;
 use crate::replica::{Clock, Partition, Standing};
 use crate::replication::peer::Peer;
 
+/// The property that turns the questions about transactions version 1 off, while brokers run.
+const VERIFICATION: &str = "transaction.partition.verification.enable";
 /// The request by which brokers add for producers of transactions version 2.
 const ADD_PARTITIONS_VERSION: i16 = 5;
 /// An addition that comes before the last transaction is over waits for that as long as this, in milliseconds. Then the
@@ -47,6 +49,11 @@ pub(super) struct Coordinators {
 impl TransactionService {
     /// Asks the coordinator, here or elsewhere: one code for each partition, or why there is no answer.
     pub(crate) async fn ask(&self, question: &Question) -> Result<Vec<ErrorCode>, ErrorCode> {
+        // Without verification a producer of transactions version 1 is believed, as before KIP-890. The partition of one of
+        // version 2 is added by this very question: it has to be asked.
+        if !question.add && !self.foundation.replicas.is_enabled(VERIFICATION) {
+            return Ok(vec![ErrorCode::None; question.partitions.len()]);
+        }
         match self.shard_of(&question.transactional_id) {
             Ok(_) => self.ask_here(question).await,
             Err(ErrorCode::NotCoordinator) => self.ask_elsewhere(question).await,

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use ottla_broker::security::ClientSecurity;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{MetadataRequest, Request, metadata_request};
 use ottla_wire::text::Text;
 
-use super::ClientError;
 use super::connection::Connection;
+use super::{Bootstrap, ClientError};
 
 /// Newest version of Metadata that is asked: it names topics.
 const METADATA_VERSION: i16 = 12;
@@ -26,6 +27,7 @@ pub(crate) struct Topic {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     bootstrap: Vec<String>,
+    security: ClientSecurity,
     brokers: HashMap<i32, String>,
     topics: HashMap<String, Topic>,
     connections: HashMap<String, Connection>,
@@ -34,9 +36,10 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// A cluster of which nothing is known but addresses.
-    pub(crate) fn new(bootstrap: Vec<String>, timeout: Duration) -> Self {
+    pub(crate) fn new(bootstrap: Bootstrap, timeout: Duration) -> Self {
         Self {
-            bootstrap,
+            bootstrap: bootstrap.addresses,
+            security: bootstrap.security,
             brokers: HashMap::new(),
             topics: HashMap::new(),
             connections: HashMap::new(),
@@ -47,6 +50,11 @@ impl Cluster {
     /// How long an answer may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// How brokers are spoken to.
+    pub(crate) fn security(&self) -> ClientSecurity {
+        self.security.clone()
     }
 
     /// A topic that [`Self::refresh`] has found.
@@ -230,8 +238,8 @@ impl Cluster {
     /// The connection to a broker, out of the pool; [`Self::keep`] gives it back.
     pub(crate) async fn take_connection(&mut self, address: &str) -> Result<Connection, ClientError> {
         match self.connections.remove(address) {
-            Some(connection) => Ok(connection),
-            None => Connection::open(address, self.timeout).await,
+            Some(connection) if !connection.is_over() => Ok(connection),
+            _ => Connection::open(address, &self.security, self.timeout).await,
         }
     }
 

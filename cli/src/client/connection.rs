@@ -1,9 +1,11 @@
 //! One connection to a broker: a request, its answer, the next request.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use ottla_broker::security::ClientSecurity;
+use ottla_broker::security::peer::PeerStream;
 use ottla_wire::api::ApiKey;
 use ottla_wire::decode::{DecodeError, Decoder};
 use ottla_wire::encode::{Segment, encode_request_frame};
@@ -11,7 +13,6 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{ApiVersionsRequest, ApiVersionsResponse, Message, Request};
 use ottla_wire::text::Text;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::ClientError;
@@ -28,24 +29,38 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that knows which versions its broker speaks.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn PeerStream>,
     address: String,
     versions: HashMap<i16, (i16, i16)>,
     /// Finalized levels.
     features: HashMap<String, i16>,
     correlation_id: i32,
     timeout: Duration,
+    /// When the session of whoever signed in is about to end (KIP-368): another connection has to take its place.
+    over: Option<Instant>,
 }
 
 impl Connection {
-    /// Connects and asks for versions. `timeout` is for each answer.
-    pub(crate) async fn open(address: &str, limit: Duration) -> Result<Self, ClientError> {
+    /// Connects, makes itself known and asks for versions. `limit` is for each answer.
+    pub(crate) async fn open(
+        address: &str,
+        security: &ClientSecurity,
+        limit: Duration,
+    ) -> Result<Self, ClientError> {
         let broken = |reason: String| ClientError::Connection { address: address.to_owned(), reason };
-        let stream = timeout(limit.min(CONNECT_TIMEOUT), TcpStream::connect(address))
-            .await
-            .map_err(|_| broken("no connection in time".to_owned()))?
-            .map_err(|error| broken(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
+        let named = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = named.ok_or_else(|| broken("no HOST:PORT".to_owned()))?;
+        let began = Instant::now();
+        let connecting = security.connect(host.trim_matches(['[', ']']), port);
+        let (stream, lifetime) = match timeout(limit.min(CONNECT_TIMEOUT), connecting).await {
+            Ok(Ok(connected)) => connected,
+            // Trying again would not help: whoever refuses a password may lock its user out.
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(ClientError::Unknown { address: address.to_owned(), reason: error.to_string() });
+            }
+            Ok(Err(error)) => return Err(broken(error.to_string())),
+            Err(_) => return Err(broken("no connection in time".to_owned())),
+        };
         let mut connection = Self {
             stream,
             address: address.to_owned(),
@@ -53,9 +68,15 @@ impl Connection {
             features: HashMap::new(),
             correlation_id: 0,
             timeout: limit,
+            over: lifetime.map(|lifetime| began + lifetime * 4 / 5),
         };
         connection.ask_versions().await?;
         Ok(connection)
+    }
+
+    /// Whether another connection has to take its place.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some_and(|over| over <= Instant::now())
     }
 
     /// Version 3, or 0 for brokers that do not know it: they answer in version 0 with the error in front.
@@ -170,7 +191,8 @@ impl Connection {
                 self.stream.write_all(&bytes).await.map_err(|error| self.broken(error.to_string()))?;
             }
         }
-        Ok(())
+        // What is encrypted may still lie in this process.
+        self.stream.flush().await.map_err(|error| self.broken(error.to_string()))
     }
 
     async fn read_frame(&mut self) -> Result<Bytes, ClientError> {

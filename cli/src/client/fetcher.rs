@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use ottla_broker::security::ClientSecurity;
 use ottla_wire::encode::Records;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{FetchRequest, FetchResponse, fetch_request, fetch_response};
@@ -140,10 +141,10 @@ impl Fetcher {
         for (leader, partitions) in by_leader {
             let Some(address) = self.cluster.address(leader).map(str::to_owned) else { continue };
             let request = self.request(partitions);
-            let connection = self.connections.remove(&address);
-            let limit = self.cluster.timeout();
+            let connection = self.connections.remove(&address).filter(|connection| !connection.is_over());
+            let (security, limit) = (self.cluster.security(), self.cluster.timeout());
             self.busy.insert(leader);
-            self.in_flight.push(Box::pin(poll(leader, address, connection, request, limit)));
+            self.in_flight.push(Box::pin(poll(leader, address, connection, request, security, limit)));
         }
     }
 
@@ -222,11 +223,12 @@ async fn poll(
     address: String,
     connection: Option<Connection>,
     request: FetchRequest,
+    security: ClientSecurity,
     limit: Duration,
 ) -> Answer {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => match Connection::open(&address, limit).await {
+        None => match Connection::open(&address, &security, limit).await {
             Ok(connection) => connection,
             Err(error) => return Answer { leader, address, connection: None, response: Err(error) },
         },

@@ -407,7 +407,11 @@ mod tests {
     use super::*;
 
     fn member() -> Member {
-        let mut member = Member::new(Cluster::new(Vec::new(), Duration::from_secs(1)), "g", vec!["t".into()]);
+        let mut member = Member::new(
+            Cluster::new(crate::client::Bootstrap::default(), Duration::from_secs(1)),
+            "g",
+            vec!["t".into()],
+        );
         member.member_id = Text::from_static("m");
         member.generation = 3;
         member.coordinator = Some("h:1".into());

@@ -17,6 +17,7 @@ pub(crate) mod records;
 pub(crate) mod transactional_producer;
 pub(crate) mod transactions;
 
+use ottla_broker::security::{ClientSecurity, SecurityProtocol};
 use ottla_wire::error_code::ErrorCode;
 
 use crate::failure::Failure;
@@ -28,6 +29,14 @@ pub(crate) enum ClientError {
     /// No connection, or it broke.
     #[error("{address}: {reason}")]
     Connection {
+        /// The broker.
+        address: String,
+        /// In words.
+        reason: String,
+    },
+    /// The broker does not believe who we are.
+    #[error("{address}: {reason}")]
+    Unknown {
         /// The broker.
         address: String,
         /// In words.
@@ -73,7 +82,7 @@ impl ClientError {
     pub(crate) fn is_retriable(&self) -> bool {
         match self {
             Self::Connection { .. } => true,
-            Self::Garbled { .. } | Self::Version { .. } => false,
+            Self::Garbled { .. } | Self::Version { .. } | Self::Unknown { .. } => false,
             Self::Refused { code, .. } => code.is_retriable(),
         }
     }
@@ -84,6 +93,9 @@ impl From<ClientError> for Failure {
         let hint = match &error {
             ClientError::Connection { .. } => {
                 "see 'ottla cluster status'; --bootstrap HOST:PORT names other brokers"
+            }
+            ClientError::Unknown { .. } => {
+                "--sasl-user NAME --sasl-password-file FILE --sasl-mechanism MECHANISM say who signs in"
             }
             ClientError::Garbled { .. } | ClientError::Version { .. } => {
                 "--bootstrap names a Kafka listener: is it one?"
@@ -103,22 +115,38 @@ impl From<ClientError> for Failure {
     }
 }
 
+/// Where brokers are to begin with, and how they are spoken to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bootstrap {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) security: ClientSecurity,
+}
+
 /// The Kafka addresses to begin with: what the user named, or the brokers that the admin plane names.
-pub(crate) async fn bootstrap(session: &Session) -> Result<Vec<String>, Failure> {
+pub(crate) async fn bootstrap(session: &Session) -> Result<Bootstrap, Failure> {
+    let access = &session.access;
     if !session.bootstrap.is_empty() {
-        return Ok(session.bootstrap.clone());
+        let addresses = session.bootstrap.clone();
+        return Ok(Bootstrap { addresses, security: access.to(access.protocol())? });
     }
     let cluster = crate::admin::Admin::connect(session).await?.describe_cluster().await?;
     let listeners =
-        cluster.brokers.iter().filter(|broker| !broker.fenced).flat_map(|broker| &broker.listeners);
-    let plain = listeners.filter(|listener| is_plaintext(&listener.security_protocol));
-    let addresses =
-        nearest_first(plain.map(|listener| (listener.host.clone(), listener.port)), &session.servers);
-    if addresses.is_empty() {
-        return Err(Failure::new("no broker serves on a PLAINTEXT listener")
-            .hint("see 'ottla broker list'; --bootstrap HOST:PORT names a Kafka listener"));
+        || cluster.brokers.iter().filter(|broker| !broker.fenced).flat_map(|broker| &broker.listeners);
+    for protocol in access.preferred() {
+        let speaking =
+            listeners().filter(|listener| protocol_of(&listener.security_protocol) == Some(*protocol));
+        let named = speaking.map(|listener| (listener.host.clone(), listener.port));
+        let addresses = nearest_first(named, &session.servers);
+        if !addresses.is_empty() {
+            return Ok(Bootstrap { addresses, security: access.to(*protocol)? });
+        }
     }
-    Ok(addresses)
+    let mut spoken: Vec<&str> = listeners().map(|listener| listener.security_protocol.as_str()).collect();
+    spoken.sort_unstable();
+    spoken.dedup();
+    let spoken = if spoken.is_empty() { "nothing".to_owned() } else { spoken.join(", ") };
+    Err(Failure::new(format!("no broker serves on a {} listener, but on {spoken}", access.protocol()))
+        .hint("--tls-ca FILE and --sasl-user NAME say how to get in; --bootstrap HOST:PORT names a listener"))
 }
 
 /// A cluster may have listeners that only its own network reaches. What has the host by which the admin plane was reached is
@@ -132,8 +160,8 @@ fn nearest_first(listeners: impl Iterator<Item = (String, u32)>, servers: &[Stri
     listeners.into_iter().map(|(host, port)| format!("{host}:{port}")).collect()
 }
 
-fn is_plaintext(protocol: &str) -> bool {
-    protocol.is_empty() || protocol.eq_ignore_ascii_case("PLAINTEXT")
+fn protocol_of(name: &str) -> Option<SecurityProtocol> {
+    if name.is_empty() { Some(SecurityProtocol::Plaintext) } else { name.parse().ok() }
 }
 
 #[cfg(test)]

@@ -383,7 +383,7 @@ mod tests {
 
     fn producer() -> Producer {
         Producer {
-            cluster: Cluster::new(Vec::new(), Duration::from_secs(1)),
+            cluster: Cluster::new(crate::client::Bootstrap::default(), Duration::from_secs(1)),
             topic: "t".into(),
             options: ProducerOptions { acks: -1, codec: Codec::None },
             producer_id: 7,

@@ -1,17 +1,20 @@
 //! One file for each command word.
 
 pub(crate) mod acl;
+pub(crate) mod apply;
 pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod consume;
+pub(crate) mod debug;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod feature;
 pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod man;
+pub(crate) mod metadata;
 pub(crate) mod partition;
 pub(crate) mod perf;
 pub(crate) mod produce;
@@ -66,11 +69,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Config(config::Config::Check(check)) => check.run(output),
         Command::Config(config::Config::Reference(reference)) => reference.run(output),
         Command::Config(config) => with_session(&global, async |session| config.run(&session).await),
+        Command::Apply(apply) => with_session(&global, async |session| apply.run(&session).await),
         Command::Acl(acl) => with_session(&global, async |session| acl.run(&session).await),
         Command::User(user) => with_session(&global, async |session| user.run(&session).await),
         Command::Quota(quota) => with_session(&global, async |session| quota.run(&session).await),
         Command::Token(token) => with_session(&global, async |session| token.run(&session).await),
         Command::Log(log) => log.run(output),
+        Command::Metadata(metadata) => metadata.run(output),
+        Command::Debug(debug) => with_session(&global, async |session| debug.run(&session).await),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),

@@ -143,9 +143,9 @@ fn ms(period: Option<Duration>) -> i64 {
 
 impl Token {
     pub(crate) async fn run(&self, session: &Session) -> anyhow::Result<()> {
-        if session.tls.is_none() {
-            return Err(Failure::usage("tokens are for callers who show a certificate")
-                .hint("--tls-ca FILE --tls-cert FILE --tls-key FILE")
+        if !session.access.is_known() {
+            return Err(Failure::usage("tokens are for callers who are known")
+                .hint("--tls-ca FILE --tls-cert FILE --tls-key FILE, or --sasl-user NAME --sasl-password-file FILE")
                 .into());
         }
         let mut admin = Admin::connect(session).await?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use ottla_broker::security::sasl::scram::{ITERATIONS_MIN, ScramMechanism};
-use ottla_proto::admin::{AlterUserRequest, UserCredential};
+use ottla_proto::admin::AlterUserRequest;
 use serde::Serialize;
 
 use super::topic::confirm;
@@ -127,15 +127,8 @@ impl Add {
             self.mechanism.clone()
         };
         let credential = |mechanism: &ScramMechanism| {
-            let made = scram::credential(*mechanism, &password, self.iterations)
-                .ok_or_else(|| Failure::usage("--iterations must be 4096 to 16384"))?;
-            Ok(UserCredential {
-                mechanism: scram::name(*mechanism).to_owned(),
-                iterations: i32::try_from(made.iterations).unwrap_or(i32::MAX),
-                salt: made.salt,
-                stored_key: made.stored_key,
-                server_key: made.server_key,
-            })
+            scram::user_credential(*mechanism, &password, self.iterations)
+                .ok_or_else(|| Failure::usage("--iterations must be 4096 to 16384"))
         };
         let set = mechanisms.iter().map(credential).collect::<Result<Vec<_>, Failure>>()?;
         let request = AlterUserRequest { name: self.name.clone(), set, remove: Vec::new() };

@@ -151,13 +151,6 @@ fn protocols(
             findings.problem(settings, PROTOCOL_MAP, message);
             continue;
         };
-        if is_controller && protocol.uses_sasl() {
-            let message = format!(
-                "{name} has the protocol {protocol}, but callers of gRPC are known by certificates: use SSL or PLAINTEXT"
-            );
-            let at = if map.contains_key(name) { PROTOCOL_MAP } else { LISTENERS };
-            findings.problem(settings, at, message);
-        }
         protocols.insert(name.clone(), protocol);
     }
     // A broker that has no such listener calls those of the controllers.

@@ -76,6 +76,11 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A document as YAML.
+pub(crate) fn yaml(value: &serde_json::Value) -> String {
+    yaml::emit(value)
+}
+
 /// Columns under headings, no lines drawn, nothing behind the last word of a line.
 pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

@@ -105,13 +105,14 @@ impl Node {
         first_records: Vec<MetadataRecord>,
     ) -> anyhow::Result<Self> {
         let name = &config.controller_listener;
-        let security = GrpcSecurity::open(name, config.protocol(name), &config.properties)
+        let image = ImageHandle::default();
+        let security = GrpcSecurity::open(name, config.protocol(name), &config.properties, image.clone())
             .map_err(|error| Failure::usage(error.to_string()))?;
         let dial = security.as_ref().map(GrpcSecurity::dial).unwrap_or_default();
         let controllers = config.controllers.iter().map(ToString::to_string).collect();
         let shared = Shared {
             controller: ControllerClient::dialled(controllers, dial.clone()),
-            image: ImageHandle::default(),
+            image,
             status: NodeStatus::new(),
         };
         let mut node = Self {

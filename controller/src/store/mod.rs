@@ -74,6 +74,16 @@ pub(crate) struct SledStore {
     commit: Arc<GroupCommit>,
 }
 
+/// Vote and progress of a controller.
+pub(crate) struct Position {
+    /// Given last.
+    pub(crate) vote: Option<Vote>,
+    /// Known to be committed.
+    pub(crate) committed: Option<LogId>,
+    /// Given up for a snapshot.
+    pub(crate) purged: Option<LogId>,
+}
+
 fn other(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) => error,
@@ -162,6 +172,17 @@ impl SledStore {
         let voted =
             self.meta.contains_key(VOTE).map_err(other)? || self.meta.contains_key(PURGED).map_err(other)?;
         Ok(voted || !self.log.is_empty())
+    }
+
+    /// Vote and progress.
+    pub(crate) fn position(&self) -> io::Result<Position> {
+        let committed = self.get::<Option<LogId>>(COMMITTED)?.flatten();
+        Ok(Position { vote: self.get(VOTE)?, committed, purged: self.get(PURGED)? })
+    }
+
+    /// All entries.
+    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
+        self.read(0, u64::MAX)
     }
 
     /// Ends the thread that syncs, after a last sync. Errors were reported to whoever waited.

@@ -5,9 +5,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::oauthbearer::{self, ABORT};
 use super::scram::ClientExchange;
 use super::settings::ClientLogin;
-use super::{AuthenticationError, plain};
+use super::{AuthenticationError, Mechanism, plain};
 
 /// Random bytes of a client's nonce.
 const NONCE_BYTES: usize = 24;
@@ -29,7 +30,7 @@ impl<'a> ClientAuthentication<'a> {
                 SystemRandom::new()
                     .fill(&mut nonce)
                     .map_err(|_| AuthenticationError::new("no randomness for a nonce"))?;
-                Some(ClientExchange::start(mechanism, &login.user, &BASE64.encode(nonce), false))
+                Some(ClientExchange::start(mechanism, &login.user, &BASE64.encode(nonce), login.by_token))
             }
             None => None,
         };
@@ -40,7 +41,12 @@ impl<'a> ClientAuthentication<'a> {
     pub fn next(&mut self, answer: Option<&Bytes>) -> Result<Option<Bytes>, AuthenticationError> {
         let password = self.login.password.expose();
         let token = match (&mut self.scram, self.sent, answer) {
+            (None, 0, _) if self.login.mechanism == Mechanism::OauthBearer => {
+                Some(oauthbearer::message(password).into())
+            }
             (None, 0, _) => Some(plain::message(&self.login.user, password).into()),
+            // A token that is no good is answered by what is wrong with it, which has to be acknowledged (RFC 7628, 3.2.3).
+            (None, 1, Some(error)) if !error.is_empty() => Some(Bytes::from_static(ABORT)),
             (Some(scram), 0, _) => Some(scram.first()),
             (Some(scram), 1, Some(challenge)) => Some(scram.prove(challenge, password)?),
             (Some(scram), 2, Some(last)) => {

@@ -154,6 +154,11 @@ impl TokenValidator {
     }
 }
 
+/// A client's one message (RFC 7628, 3.1).
+pub fn message(token: &str) -> Vec<u8> {
+    format!("n,,\u{1}auth=Bearer {token}\u{1}\u{1}").into_bytes()
+}
+
 /// The token out of a client's first message, and the authorization id that it asks for.
 pub fn parse_message(message: &[u8]) -> Result<(&str, &str), AuthenticationError> {
     let wrong = || AuthenticationError::new("Invalid OAUTHBEARER client first message");

@@ -105,6 +105,7 @@ fn scram_between_our_own_two_sides() {
         mechanism: Mechanism::ScramSha256,
         user: "root".to_owned(),
         password: Secret::new("pw"),
+        by_token: false,
     };
     let mut server = authenticator("5000");
     continued(server.step(handshake("SCRAM-SHA-256", 1), NOW_MS));

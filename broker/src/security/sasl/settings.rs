@@ -109,36 +109,84 @@ fn server_jaas(properties: &ListenerProperties, mechanism: Mechanism) -> Result<
     Ok(Some(jaas).filter(|jaas| jaas.is_module(mechanism.login_module())))
 }
 
-/// How this broker authenticates to another.
+/// How somebody authenticates to a listener.
 #[derive(Debug, Clone)]
 pub struct ClientLogin {
     /// By what.
     pub mechanism: Mechanism,
-    /// As whom.
+    /// As whom; of OAUTHBEARER nobody, for the token says it.
     pub user: String,
-    /// With what.
+    /// With what: a password, or a token.
     pub password: Secret,
+    /// The user is the id of a delegation token, the password its HMAC.
+    pub by_token: bool,
 }
+
+const INTER_BROKER: &str = "sasl.mechanism.inter.broker.protocol";
+const CONTROLLER: &str = "sasl.mechanism.controller.protocol";
+const JAAS: &str = "sasl.jaas.config";
 
 impl ClientLogin {
     /// `sasl.mechanism.inter.broker.protocol` and the user of that mechanism's JAAS line on the brokers' listener.
     pub fn read(properties: &ListenerProperties) -> Result<Self, SecurityError> {
-        const MECHANISM: &str = "sasl.mechanism.inter.broker.protocol";
-        let name = properties.get(MECHANISM);
+        let name = properties.get(INTER_BROKER);
         let mechanism = Mechanism::from_name(name)
             .filter(|mechanism| *mechanism != Mechanism::OauthBearer)
             .ok_or_else(|| {
             let message = format!("{name} is not offered between brokers: use PLAIN or SCRAM");
-            SecurityError::new(MECHANISM, message)
+            SecurityError::new(INTER_BROKER, message)
         })?;
+        Self::of_line(properties, mechanism)
+    }
+
+    /// As [`Self::read`], for the gRPC listener: `sasl.mechanism.controller.protocol`. Users of SCRAM are in the metadata, which
+    /// controllers that start have yet to agree on: they cannot let each other in by it.
+    pub fn of_node(properties: &ListenerProperties) -> Result<Self, SecurityError> {
+        let name = properties.set(CONTROLLER).or_else(|| properties.set(INTER_BROKER)).unwrap_or("nothing");
+        match Mechanism::from_name(name) {
+            Some(Mechanism::Plain) => Self::of_line(properties, Mechanism::Plain),
+            _ => {
+                let message = format!(
+                    "{name} is not offered between controllers: use PLAIN, or certificates (SSL); SCRAM's users are in \
+                     the metadata, which is not there before the controllers know each other"
+                );
+                Err(SecurityError::new(CONTROLLER, message))
+            }
+        }
+    }
+
+    /// By the properties of Kafka's clients.
+    pub fn of_client(properties: &ListenerProperties) -> Result<Self, SecurityError> {
+        const MECHANISM: &str = "sasl.mechanism";
+        const TOKEN_URL: &str = "sasl.oauthbearer.token.endpoint.url";
+        let name = properties.set(MECHANISM).unwrap_or("GSSAPI");
+        let mechanism = Mechanism::from_name(name).ok_or_else(|| {
+            let known = Mechanism::ALL.map(Mechanism::name).join(", ");
+            SecurityError::new(MECHANISM, format!("{name} is not known: use {known}"))
+        })?;
+        if mechanism != Mechanism::OauthBearer {
+            return Self::of_line(properties, mechanism);
+        }
+        let file = properties.set(TOKEN_URL).and_then(|url| url.strip_prefix("file:"));
+        let file = file.ok_or_else(|| {
+            SecurityError::new(TOKEN_URL, "is missing: name the file that holds the token, file:///PATH")
+        })?;
+        let token = std::fs::read_to_string(file.strip_prefix("//").unwrap_or(file))
+            .map_err(|error| SecurityError::new(TOKEN_URL, format!("{file}: {error}")))?;
+        let password = Secret::new(token.trim());
+        Ok(Self { mechanism, user: String::new(), password, by_token: false })
+    }
+
+    fn of_line(properties: &ListenerProperties, mechanism: Mechanism) -> Result<Self, SecurityError> {
         let jaas = server_jaas(properties, mechanism)?.unwrap_or_default();
         let (Some(user), Some(password)) = (jaas.option("username"), jaas.option("password")) else {
             let message = format!(
-                "brokers authenticate to each other by {mechanism}: the line of that mechanism needs username and password"
+                "the line of {mechanism} needs username and password: they say who calls, also from node to node"
             );
-            return Err(SecurityError::new("sasl.jaas.config", message));
+            return Err(SecurityError::new(JAAS, message));
         };
-        Ok(Self { mechanism, user: user.to_owned(), password: Secret::new(password) })
+        let by_token = jaas.option("tokenauth").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        Ok(Self { mechanism, user: user.to_owned(), password: Secret::new(password), by_token })
     }
 }
 

@@ -53,11 +53,16 @@ impl Delete {
     }
 }
 
-/// Asks on a terminal; elsewhere nobody could answer.
+/// Asks on a terminal whether to delete; elsewhere nobody could answer.
 pub(crate) fn confirm(question: &str) -> anyhow::Result<()> {
+    ask(question, "deleting needs --yes where nobody can be asked", "nothing was deleted")
+}
+
+/// Asks on a terminal; `nobody` is the failure elsewhere, `refused` the one after a no.
+pub(crate) fn ask(question: &str, nobody: &str, refused: &str) -> anyhow::Result<()> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
-        return Err(Failure::usage("deleting needs --yes where nobody can be asked").into());
+        return Err(Failure::usage(nobody).into());
     }
     write!(stderr, "{question} [y/N] ")?;
     stderr.flush()?;
@@ -65,6 +70,6 @@ pub(crate) fn confirm(question: &str) -> anyhow::Result<()> {
     stdin.read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
-        _ => Err(Failure::new("nothing was deleted").into()),
+        _ => Err(Failure::new(refused).into()),
     }
 }

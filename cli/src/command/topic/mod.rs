@@ -6,7 +6,7 @@ pub(crate) mod delete;
 mod describe;
 mod list;
 
-pub(in crate::command) use delete::confirm;
+pub(in crate::command) use delete::{ask, confirm};
 
 use clap::Subcommand;
 use ottla_proto::admin::TopicResult;
@@ -60,7 +60,7 @@ mod code {
 }
 
 /// The refusal of one topic in words; `what` is what was not done, "created".
-fn refusal(result: &TopicResult, what: &str) -> Failure {
+pub(crate) fn refusal(result: &TopicResult, what: &str) -> Failure {
     let name = &result.name;
     let reason = if result.message.is_empty() { result.error.as_str() } else { result.message.as_str() };
     let plain = format!("topic \"{name}\" was not {what}: {reason}");

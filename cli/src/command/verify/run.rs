@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::payload::Maker;
 use super::recorder::Recorder;
+use crate::client::Bootstrap;
 use crate::client::cluster::Cluster;
 
 /// How long an answer may take where nobody holds it back: what stands still is given up and tried elsewhere.
@@ -42,7 +43,7 @@ pub(super) struct Run {
     pub(super) plan: Plan,
     pub(super) recorder: Recorder,
     pub(super) maker: Maker,
-    bootstrap: Vec<String>,
+    bootstrap: Bootstrap,
     began: Instant,
     stopped: Cell<bool>,
     sent: Cell<u64>,
@@ -57,7 +58,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(plan: Plan, recorder: Recorder, bootstrap: Vec<String>) -> Self {
+    pub(super) fn new(plan: Plan, recorder: Recorder, bootstrap: Bootstrap) -> Self {
         let maker = Maker { run: plan.seed, record_bytes: plan.record_bytes };
         Self {
             plan,

@@ -9,6 +9,7 @@ mod replaced;
 mod sources;
 mod topic_config;
 mod validate;
+mod without_effect;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -94,11 +94,12 @@ const REPLACED: &[(Pattern, &str)] = &[
 /// Its value says whether there is an authoriser at all, so that it is not a name without meaning.
 const AUTHORIZER: &str = "authorizer.class.name";
 
-/// What takes the place of a property that only a server on a JVM, or with ZooKeeper, knows. `None`: the name is not one
-/// of those.
+/// What takes the place of a property that has no effect here: one that only a server on a JVM, or with ZooKeeper, knows, or
+/// that tunes what is built otherwise. `None`: the name is not one of those.
 pub fn replacement_note(name: &str) -> Option<&'static str> {
     if name == AUTHORIZER {
         return None;
     }
-    REPLACED.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, note)| *note)
+    let replaced = REPLACED.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, note)| *note);
+    replaced.or_else(|| super::without_effect::reason(name))
 }
