@@ -8,10 +8,16 @@
 //!   leader of a partition must know to verify transactions.
 //! * [`consumer_group`]: consumer groups of KIP-848, which the same machine holds.
 //!
-//! What is not here: share and streams groups. Their records are skipped on replay, and nothing here answers their
-//! requests.
+//! * [`share_group`]: share groups of KIP-932, which the same machine holds.
+//! * [`share_partition`]: what a share group has of one partition, at the partition's leader.
+//! * [`share_state`]: the machine of one partition of `__share_group_state`.
+//!
+//! What is not here: streams groups. Their records are skipped on replay, and nothing here answers their requests.
 
 pub mod consumer_group;
 pub mod group;
 pub mod partitioner;
+pub mod share_group;
+pub mod share_partition;
+pub mod share_state;
 pub mod transaction;

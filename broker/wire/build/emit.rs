@@ -17,6 +17,7 @@ fn singular(name: &str) -> String {
     match name.strip_suffix("ies") {
         Some(stem) => format!("{stem}y"),
         None if name.ends_with("ss") => name,
+        None if name.ends_with("tches") => name.trim_end_matches("es").to_owned(),
         None => name.strip_suffix('s').map_or(name.clone(), str::to_owned),
     }
 }

@@ -81,4 +81,6 @@ pub struct GroupOverrides {
     pub heartbeat_interval_ms: Option<i32>,
     /// `consumer.assignment.interval.ms`
     pub assignment_interval_ms: Option<i64>,
+    /// Of share groups.
+    pub share: crate::share_group::ShareOverrides,
 }

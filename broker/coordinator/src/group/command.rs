@@ -6,6 +6,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use crate::consumer_group::{ConsumerHeartbeat, ConsumerHeartbeatReply};
+use crate::share_group::{ShareHeartbeat, ShareHeartbeatReply, ShareStateCommand};
 
 /// The time of a step. Timeouts count on the monotonic clock, so that a jump of the wall clock expires nobody;
 /// records and offsets carry the wall clock, because the next coordinator must understand them.
@@ -78,6 +79,10 @@ pub enum Command {
     Leave(Leave),
     /// ConsumerGroupHeartbeat (KIP-848).
     ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// ShareGroupHeartbeat (KIP-932).
+    ShareHeartbeat(Box<ShareHeartbeat>),
+    /// A change of a share group's share-partitions.
+    ShareState(Box<ShareStateCommand>),
     /// OffsetCommit and TxnOffsetCommit.
     OffsetCommit(OffsetCommit),
     /// OffsetDelete.
@@ -102,6 +107,10 @@ pub enum Reply {
     Leave(LeaveReply),
     /// To ConsumerGroupHeartbeat.
     ConsumerHeartbeat(ConsumerHeartbeatReply),
+    /// To ShareGroupHeartbeat.
+    ShareHeartbeat(ShareHeartbeatReply),
+    /// To a change of share-partitions.
+    ShareState(ErrorCode),
     /// To OffsetCommit and TxnOffsetCommit: one code a partition, in the order of the request.
     OffsetCommit(Vec<TopicResult>),
     /// To OffsetDelete.
@@ -351,6 +360,8 @@ impl Command {
             Self::Heartbeat(command) => &command.group_id,
             Self::Leave(command) => &command.group_id,
             Self::ConsumerHeartbeat(command) => &command.group_id,
+            Self::ShareHeartbeat(command) => &command.group_id,
+            Self::ShareState(command) => &command.group_id,
             Self::OffsetCommit(command) => &command.group_id,
             Self::OffsetDelete(command) => &command.group_id,
             Self::DeleteGroup { group_id } => group_id,
@@ -366,6 +377,8 @@ impl Command {
             Self::Heartbeat(_) => Reply::Heartbeat(error),
             Self::Leave(_) => Reply::Leave(LeaveReply { error, members: Vec::new() }),
             Self::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
+            Self::ShareHeartbeat(_) => Reply::ShareHeartbeat(ShareHeartbeatReply::failed(error)),
+            Self::ShareState(_) => Reply::ShareState(error),
             Self::OffsetCommit(command) => Reply::OffsetCommit(command.refused(error)),
             Self::OffsetDelete(_) => Reply::OffsetDelete(OffsetDeleteReply { error, topics: Vec::new() }),
             Self::DeleteGroup { .. } => Reply::DeleteGroup(error),

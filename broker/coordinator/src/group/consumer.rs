@@ -220,12 +220,16 @@ impl GroupCoordinator {
             if let Some(consumer) = &mut rebuilt.consumer {
                 consumer.last_append = Some(*ticket);
             }
+            if let Some(share) = &mut rebuilt.share {
+                share.last_append = Some(*ticket);
+            }
         }
         rebuilt.in_flight = std::mem::take(&mut group.in_flight);
         rebuilt.appends_in_flight = group.appends_in_flight;
         *group = rebuilt;
         turn.reschedule_all_sessions(group);
         turn.arm_consumer_timers(group);
+        turn.arm_share_sessions(group);
     }
 }
 
@@ -247,6 +251,7 @@ impl LiveGroup {
                     consumer.group.apply(record);
                 }
             }
+            Ok(Record::Share { record, .. }) => self.apply_share_ahead(record),
             Ok(Record::Group { metadata, .. }) => {
                 let consumer = self.consumer.take();
                 *self = match metadata {
@@ -292,6 +297,9 @@ impl Turn<'_> {
         command: &ConsumerHeartbeat,
     ) -> Result<(), Refusal> {
         let joins = command.member_epoch == JOIN_EPOCH;
+        if group.share.is_some() {
+            return Err(group_not_found(&group.id));
+        }
         let (converted, mut records) = match &group.consumer {
             Some(_) => (None, Vec::new()),
             None if joins => {
@@ -372,10 +380,14 @@ impl Turn<'_> {
             if let Some(consumer) = &mut group.consumer {
                 consumer.last_append = Some(ticket);
             }
+            if let Some(share) = &mut group.share {
+                share.last_append = Some(ticket);
+            }
             return;
         }
         let Some((token, reply)) = answer else { return };
         let last = group.consumer.as_ref().and_then(|consumer| consumer.last_append);
+        let last = last.or_else(|| group.share.as_ref().and_then(|share| share.last_append));
         match last.and_then(|ticket| self.machinery.pending.get_mut(&ticket)) {
             Some(pending) => pending.followers.push((token, reply)),
             None => self.reply(token, reply),
@@ -508,6 +520,7 @@ impl Turn<'_> {
         }
         self.cancel_sync_timer(group);
         self.cancel_join_timer(group);
+        self.drop_share_sessions(group);
         if let Some(consumer) = &mut group.consumer {
             for (kind, mut deadline) in std::mem::take(&mut consumer.timers) {
                 let id = &group.id;

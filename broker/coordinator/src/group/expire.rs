@@ -78,7 +78,9 @@ impl GroupCoordinator {
                 expired.then(|| partition.clone())
             };
             let expired: BTreeSet<TopicPartition> = durable.offsets.iter().filter_map(expires).collect();
-            let nothing_left = expired.len() == durable.offsets.len()
+            // What a share group has of partitions lies elsewhere; it goes when it is deleted.
+            let nothing_left = group.share.is_none()
+                && expired.len() == durable.offsets.len()
                 && durable.pending.is_empty()
                 && group.appends_in_flight == 0;
             if nothing_left && group.is_empty() && group.pending_members.is_empty() {
@@ -100,9 +102,10 @@ impl Turn<'_> {
     ) {
         // Commits on their way come before the tombstones in the log.
         partitions.extend(group.in_flight.keys().cloned());
-        let records = match &group.consumer {
-            Some(consumer) => consumer.tombstones(&group.id),
-            None => records::group_tombstone(&group.id).map(|record| vec![record]),
+        let records = match (&group.consumer, &group.share) {
+            (Some(consumer), _) => consumer.tombstones(&group.id),
+            (None, Some(share)) => share.tombstones(&group.id),
+            (None, None) => records::group_tombstone(&group.id).map(|record| vec![record]),
         };
         let Ok(records) = records else { return };
         for (member_id, mut deadline) in std::mem::take(&mut group.pending_members) {

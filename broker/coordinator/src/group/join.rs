@@ -64,6 +64,9 @@ impl GroupCoordinator {
 
 impl Turn<'_> {
     fn join(&mut self, group: &mut LiveGroup, token: RequestToken, command: &Join) -> Result<(), ErrorCode> {
+        if group.share.is_some() {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
         if let Some(consumer) = &group.consumer {
             if !consumer.group.members().is_empty() {
                 return self.join_consumer_group(group, token, command);

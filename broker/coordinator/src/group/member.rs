@@ -15,6 +15,7 @@ use ottla_wire::text::Text;
 use super::command::{JoinedMember, Protocol, RequestToken};
 use super::consumer::LiveConsumer;
 use super::records::{own, own_bytes};
+use super::share::LiveShare;
 use super::state::{DurableGroup, GroupMetadata, StoredMember, TopicPartition};
 use super::timers::{Deadline, TimerKey, TimerKind};
 use ottla_wire::error_code::ErrorCode;
@@ -152,6 +153,8 @@ pub(crate) struct LiveGroup {
     pub(crate) appends_in_flight: u32,
     /// Given for consumer groups (KIP-848). Then what is above of members is as of an empty classic group.
     pub(crate) consumer: Option<Box<LiveConsumer>>,
+    /// Given for share groups (KIP-932). Likewise.
+    pub(crate) share: Option<Box<LiveShare>>,
 }
 
 impl LiveGroup {
@@ -178,6 +181,7 @@ impl LiveGroup {
             in_flight: BTreeMap::new(),
             appends_in_flight: 0,
             consumer: None,
+            share: None,
         }
     }
 
@@ -186,6 +190,10 @@ impl LiveGroup {
         if let Some(consumer) = &durable.consumer {
             let consumer = Some(Box::new(LiveConsumer::new((**consumer).clone())));
             return Self { consumer, ..Self::new(id) };
+        }
+        if let Some(share) = &durable.share {
+            let share = Some(Box::new(LiveShare::new((**share).clone())));
+            return Self { share, ..Self::new(id) };
         }
         match &durable.metadata {
             Some(metadata) => Self::from_metadata(id, metadata),
@@ -406,6 +414,7 @@ impl LiveGroup {
     pub(crate) fn is_bare(&self) -> bool {
         self.members.is_empty()
             && self.consumer.is_none()
+            && self.share.is_none()
             && self.pending_members.is_empty()
             && self.appends_in_flight == 0
             && self.state == GroupState::Empty
@@ -416,6 +425,7 @@ impl LiveGroup {
     pub(crate) fn is_empty(&self) -> bool {
         self.state == GroupState::Empty
             && self.consumer.as_ref().is_none_or(|consumer| consumer.group.members().is_empty())
+            && self.share.as_ref().is_none_or(|share| share.group.members().is_empty())
     }
 
     pub(crate) fn session_key(&self, member_id: &Text) -> TimerKey {

@@ -32,6 +32,7 @@ mod member;
 mod migrate;
 mod offsets;
 mod records;
+mod share;
 mod state;
 mod sync;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use crate::consumer_group::{ConsumerGroupConfig, ConsumerHeartbeatReply, GroupOverrides, TopicsView};
+use crate::share_group::{ShareGroupConfig, ShareHeartbeatReply};
 
 pub use command::{
     Append, Command, CoordinatorRecord, Effects, Heartbeat, Join, JoinReply, JoinedMember, Leave, LeaveReply,
@@ -58,6 +60,7 @@ pub use describe_consumer::{ConsumerGroupDescription, ConsumerMemberDescription,
 pub use member::GroupState;
 pub use offsets::{FetchedOffset, FetchedTopic};
 pub use records::{Applied, RecordError};
+pub use share::{ShareGroupDescription, ShareMemberDescription};
 pub use state::{CommittedOffset, DurableGroup, DurableState, GroupMetadata, StoredMember, TopicPartition};
 
 use member::LiveGroup;
@@ -96,6 +99,8 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// Of consumer groups (KIP-848).
     pub consumer: ConsumerGroupConfig,
+    /// Of share groups (KIP-932).
+    pub share: ShareGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -108,6 +113,7 @@ impl Default for GroupConfig {
             offset_metadata_length_max: 4_096,
             offsets_retention_ms: 10_080 * 60 * 1000,
             consumer: ConsumerGroupConfig::default(),
+            share: ShareGroupConfig::default(),
         }
     }
 }
@@ -257,6 +263,7 @@ impl GroupCoordinator {
         for group in self.groups.values_mut() {
             turn.reschedule_all_sessions(group);
             turn.arm_consumer_timers(group);
+            turn.arm_share_sessions(group);
             if group.members.len() > self.config.group_size_max {
                 turn.rebalance_or_complete_join(group);
             }
@@ -305,6 +312,8 @@ impl GroupCoordinator {
             Command::Heartbeat(command) => self.heartbeat(now, token, &command, effects),
             Command::Leave(command) => self.leave(now, token, command, effects),
             Command::ConsumerHeartbeat(command) => self.consumer_heartbeat(now, token, &command, effects),
+            Command::ShareHeartbeat(command) => self.share_heartbeat(now, token, &command, effects),
+            Command::ShareState(command) => self.share_state(now, token, &command, effects),
             Command::OffsetCommit(command) => self.commit_offsets(now, token, command, effects),
             Command::OffsetDelete(command) => self.delete_offsets(now, token, command, effects),
             Command::DeleteGroup { group_id } => self.delete_group(now, token, &group_id, effects),
@@ -483,6 +492,10 @@ impl Turn<'_> {
             self.consumer_timer_up(group, key);
             return;
         }
+        if group.share.is_some() {
+            self.share_timer_up(group, key);
+            return;
+        }
         let now_ms = self.now.monotonic_ms;
         let timers = &mut self.machinery.timers;
         match key.kind.clone() {
@@ -523,6 +536,8 @@ impl Reply {
             Self::Heartbeat(_) => Self::Heartbeat(error),
             Self::Leave(_) => Self::Leave(LeaveReply { error, members: Vec::new() }),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
+            Self::ShareHeartbeat(_) => Self::ShareHeartbeat(ShareHeartbeatReply::failed(error)),
+            Self::ShareState(_) => Self::ShareState(error),
             Self::OffsetCommit(mut topics) => {
                 for (_, code) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                     if *code == ErrorCode::None {

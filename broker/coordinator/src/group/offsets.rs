@@ -219,6 +219,9 @@ impl Turn<'_> {
         command: &OffsetDelete,
         durable: &BTreeSet<TopicPartition>,
     ) -> Result<(), ErrorCode> {
+        if group.share.is_some() {
+            return Err(ErrorCode::GroupIdNotFound);
+        }
         let consumers = group.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE);
         if group.state != GroupState::Empty && !consumers {
             return Err(ErrorCode::NonEmptyGroup);
@@ -256,6 +259,9 @@ impl Turn<'_> {
 
 /// Who may commit: members of this generation; and those who are nobody's member while the group has none.
 fn may_commit(group: &LiveGroup, command: &OffsetCommit, topics: &TopicsView) -> Result<(), ErrorCode> {
+    if group.share.is_some() {
+        return Err(ErrorCode::GroupIdNotFound);
+    }
     if let Some(consumer) = &group.consumer {
         return consumer.may_commit(command, topics);
     }

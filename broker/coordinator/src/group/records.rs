@@ -6,8 +6,8 @@
 //! | 2        | GroupMetadataKey         | 3                                                                |
 //!
 //! These are the newest versions without tagged fields, as Kafka 4.3 writes them. All versions are read. Records of
-//! consumer groups (KIP-848) are in [`crate::consumer_group::records`]; those of other kinds (share and streams groups)
-//! are skipped.
+//! consumer groups (KIP-848) are in [`crate::consumer_group::records`], those of share groups (KIP-932) in
+//! [`crate::share_group::records`]; those of other kinds (streams groups) are skipped.
 
 use bytes::Bytes;
 use ottla_wire::decode::DecodeError;
@@ -21,6 +21,7 @@ use ottla_wire::text::Text;
 use super::command::CoordinatorRecord;
 use super::state::{CommittedOffset, GroupMetadata, StoredMember, TopicPartition};
 use crate::consumer_group::ConsumerRecord;
+use crate::share_group::ShareRecord;
 
 /// Types of keys.
 const OFFSET_COMMIT_KEYS: [i16; 2] = [0, 1];
@@ -62,6 +63,7 @@ pub(crate) enum Record {
     Offset { group: Text, partition: TopicPartition, value: Option<CommittedOffset> },
     Group { group: Text, metadata: Option<GroupMetadata> },
     Consumer { group: Text, record: ConsumerRecord },
+    Share { group: Text, record: ShareRecord },
     Other,
 }
 
@@ -87,6 +89,9 @@ pub(crate) fn decode(key: &Bytes, value: Option<&Bytes>) -> Result<Record, Recor
         let key = persisted::decode_key::<GroupMetadataKey>(key)?;
         let metadata = value.map(|value| decode_group(kind, value)).transpose()?;
         return Ok(Record::Group { group: own(&key.group), metadata });
+    }
+    if let Some((group, record)) = crate::share_group::records::decode(kind, key, value)? {
+        return Ok(Record::Share { group, record });
     }
     let consumer = crate::consumer_group::records::decode(kind, key, value)?;
     Ok(consumer.map_or(Record::Other, |(group, record)| Record::Consumer { group, record }))

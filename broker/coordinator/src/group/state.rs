@@ -11,6 +11,7 @@ use ottla_wire::text::Text;
 
 use super::records::{self, Applied, Record, RecordError};
 use crate::consumer_group::{ConsumerGroup, ConsumerRecord};
+use crate::share_group::{ShareGroup, ShareRecord};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +84,8 @@ pub struct DurableGroup {
     pub metadata: Option<GroupMetadata>,
     /// Given for consumer groups (KIP-848).
     pub consumer: Option<Box<ConsumerGroup>>,
+    /// Given for share groups (KIP-932).
+    pub share: Option<Box<ShareGroup>>,
     /// What is committed.
     pub offsets: BTreeMap<TopicPartition, CommittedOffset>,
     /// The producers with an open transaction that commits an offset of the partition.
@@ -141,6 +144,7 @@ impl DurableState {
                 self.drop_if_bare(&group);
             }
             Record::Consumer { group, record } => self.apply_consumer(group, record),
+            Record::Share { group, record } => self.apply_share(group, record),
         }
         Ok(Applied::Changed)
     }
@@ -180,6 +184,21 @@ impl DurableState {
         }
     }
 
+    /// Likewise of a share group.
+    fn apply_share(&mut self, group: Text, record: ShareRecord) {
+        if record.is_tombstone() {
+            let Some(found) = self.groups.get_mut(&group) else { return };
+            match &mut found.share {
+                share @ Some(_) if matches!(record, ShareRecord::Group(None)) => *share = None,
+                Some(share) => share.apply(record),
+                None => {}
+            }
+            self.drop_if_bare(&group);
+        } else {
+            self.groups.entry(group).or_default().share.get_or_insert_default().apply(record);
+        }
+    }
+
     fn put(&mut self, group: Text, partition: TopicPartition, committed: CommittedOffset) {
         self.groups.entry(group).or_default().offsets.insert(partition, committed);
     }
@@ -216,6 +235,7 @@ impl DurableState {
         let bare = |found: &DurableGroup| {
             found.metadata.is_none()
                 && found.consumer.is_none()
+                && found.share.is_none()
                 && found.offsets.is_empty()
                 && found.pending.is_empty()
         };
