@@ -6,12 +6,13 @@
 //!   and committed offsets, including those of transactions (KIP-98, KIP-447).
 //! * [`transaction`]: the machine of one partition of `__transaction_state` (KIP-98, KIP-360, KIP-890), and what the
 //!   leader of a partition must know to verify transactions.
-//! * [`consumer_group`]: consumer groups of KIP-848, which the same machine holds.
+//! * [`consumer_group`]: consumer groups of KIP-848, and [`streams_group`]: streams groups of KIP-1071, which the same
+//!   machine holds.
 //!
-//! What is not here: share and streams groups. Their records are skipped on replay, and nothing here answers their
-//! requests.
+//! What is not here: share groups. Their records are skipped on replay, and nothing here answers their requests.
 
 pub mod consumer_group;
 pub mod group;
 pub mod partitioner;
+pub mod streams_group;
 pub mod transaction;

@@ -2,6 +2,8 @@
 
 use ottla_wire::text::Text;
 
+use crate::streams_group::StreamsOverrides;
+
 /// `group.consumer.migration.policy`: which groups may change between the classic and the consumer protocol while they
 /// have members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,4 +83,6 @@ pub struct GroupOverrides {
     pub heartbeat_interval_ms: Option<i32>,
     /// `consumer.assignment.interval.ms`
     pub assignment_interval_ms: Option<i64>,
+    /// `streams.*`
+    pub streams: StreamsOverrides,
 }

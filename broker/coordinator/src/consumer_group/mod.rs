@@ -28,4 +28,5 @@ pub use state::{
     CurrentAssignment, JOIN_EPOCH, LEAVE_EPOCH, LEAVE_STATIC_EPOCH, MemberMetadata, MemberState, Partitions,
     ResolvedRegex,
 };
+pub(crate) use view::metadata_hash;
 pub use view::{TopicView, TopicsView};

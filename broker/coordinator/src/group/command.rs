@@ -6,6 +6,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use crate::consumer_group::{ConsumerHeartbeat, ConsumerHeartbeatReply};
+use crate::streams_group::{StreamsHeartbeat, StreamsHeartbeatReply};
 
 /// The time of a step. Timeouts count on the monotonic clock, so that a jump of the wall clock expires nobody;
 /// records and offsets carry the wall clock, because the next coordinator must understand them.
@@ -78,6 +79,8 @@ pub enum Command {
     Leave(Leave),
     /// ConsumerGroupHeartbeat (KIP-848).
     ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// StreamsGroupHeartbeat (KIP-1071).
+    StreamsHeartbeat(Box<StreamsHeartbeat>),
     /// OffsetCommit and TxnOffsetCommit.
     OffsetCommit(OffsetCommit),
     /// OffsetDelete.
@@ -102,6 +105,8 @@ pub enum Reply {
     Leave(LeaveReply),
     /// To ConsumerGroupHeartbeat.
     ConsumerHeartbeat(ConsumerHeartbeatReply),
+    /// To StreamsGroupHeartbeat.
+    StreamsHeartbeat(Box<StreamsHeartbeatReply>),
     /// To OffsetCommit and TxnOffsetCommit: one code a partition, in the order of the request.
     OffsetCommit(Vec<TopicResult>),
     /// To OffsetDelete.
@@ -351,6 +356,7 @@ impl Command {
             Self::Heartbeat(command) => &command.group_id,
             Self::Leave(command) => &command.group_id,
             Self::ConsumerHeartbeat(command) => &command.group_id,
+            Self::StreamsHeartbeat(command) => &command.group_id,
             Self::OffsetCommit(command) => &command.group_id,
             Self::OffsetDelete(command) => &command.group_id,
             Self::DeleteGroup { group_id } => group_id,
@@ -366,6 +372,9 @@ impl Command {
             Self::Heartbeat(_) => Reply::Heartbeat(error),
             Self::Leave(_) => Reply::Leave(LeaveReply { error, members: Vec::new() }),
             Self::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
+            Self::StreamsHeartbeat(_) => {
+                Reply::StreamsHeartbeat(Box::new(StreamsHeartbeatReply::failed(error)))
+            }
             Self::OffsetCommit(command) => Reply::OffsetCommit(command.refused(error)),
             Self::OffsetDelete(_) => Reply::OffsetDelete(OffsetDeleteReply { error, topics: Vec::new() }),
             Self::DeleteGroup { .. } => Reply::DeleteGroup(error),

@@ -10,6 +10,8 @@ use super::{GroupCoordinator, GroupState};
 /// The types of groups, as ListGroups names them.
 const CLASSIC_GROUP_TYPE: &str = "classic";
 const CONSUMER_GROUP_TYPE: &str = "consumer";
+/// Also their protocol type.
+const STREAMS_GROUP_TYPE: &str = "streams";
 
 /// A member of a described group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +63,7 @@ pub struct GroupListing {
     pub protocol_type: Text,
     /// Its state, as Kafka prints it.
     pub state: &'static str,
-    /// `classic` or `consumer`.
+    /// `classic`, `consumer` or `streams`.
     pub group_type: &'static str,
 }
 
@@ -71,9 +73,11 @@ impl GroupCoordinator {
         if !self.leading {
             return Err(ErrorCode::NotCoordinator);
         }
-        // Consumer groups are described by ConsumerGroupDescribe only.
+        // Consumer and streams groups are described by requests of their own only.
         let found = self.groups.get(group_id);
-        let found = found.filter(|group| group.state != GroupState::Dead && group.consumer.is_none());
+        let found = found.filter(|group| {
+            group.state != GroupState::Dead && group.consumer.is_none() && group.streams.is_none()
+        });
         let Some(group) = found else {
             return Ok(GroupDescription {
                 error: ErrorCode::GroupIdNotFound,
@@ -102,14 +106,20 @@ impl GroupCoordinator {
         let passes = |names: &[Text], name: &str| {
             names.is_empty() || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
         };
-        let listing = |group: &LiveGroup| match &group.consumer {
-            Some(consumer) => GroupListing {
+        let listing = |group: &LiveGroup| match (&group.consumer, &group.streams) {
+            (Some(consumer), _) => GroupListing {
                 group_id: group.id.clone(),
                 protocol_type: Text::from_static(CONSUMER_PROTOCOL_TYPE),
                 state: consumer.group.state().name(),
                 group_type: CONSUMER_GROUP_TYPE,
             },
-            None => GroupListing {
+            (None, Some(streams)) => GroupListing {
+                group_id: group.id.clone(),
+                protocol_type: Text::from_static(STREAMS_GROUP_TYPE),
+                state: streams.group.state().name(),
+                group_type: STREAMS_GROUP_TYPE,
+            },
+            (None, None) => GroupListing {
                 group_id: group.id.clone(),
                 protocol_type: group.protocol_type.clone().unwrap_or_default(),
                 state: group.state.name(),

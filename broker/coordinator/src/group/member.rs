@@ -16,6 +16,7 @@ use super::command::{JoinedMember, Protocol, RequestToken};
 use super::consumer::LiveConsumer;
 use super::records::{own, own_bytes};
 use super::state::{DurableGroup, GroupMetadata, StoredMember, TopicPartition};
+use super::streams::LiveStreams;
 use super::timers::{Deadline, TimerKey, TimerKind};
 use ottla_wire::error_code::ErrorCode;
 
@@ -152,6 +153,8 @@ pub(crate) struct LiveGroup {
     pub(crate) appends_in_flight: u32,
     /// Given for consumer groups (KIP-848). Then what is above of members is as of an empty classic group.
     pub(crate) consumer: Option<Box<LiveConsumer>>,
+    /// Given for streams groups (KIP-1071). Then what is above of members is as of an empty classic group.
+    pub(crate) streams: Option<Box<LiveStreams>>,
 }
 
 impl LiveGroup {
@@ -178,6 +181,7 @@ impl LiveGroup {
             in_flight: BTreeMap::new(),
             appends_in_flight: 0,
             consumer: None,
+            streams: None,
         }
     }
 
@@ -186,6 +190,10 @@ impl LiveGroup {
         if let Some(consumer) = &durable.consumer {
             let consumer = Some(Box::new(LiveConsumer::new((**consumer).clone())));
             return Self { consumer, ..Self::new(id) };
+        }
+        if let Some(streams) = &durable.streams {
+            let streams = Some(Box::new(LiveStreams::new((**streams).clone())));
+            return Self { streams, ..Self::new(id) };
         }
         match &durable.metadata {
             Some(metadata) => Self::from_metadata(id, metadata),
@@ -396,6 +404,9 @@ impl LiveGroup {
         if let Some(consumer) = &self.consumer {
             return consumer.group.is_subscribed(topic);
         }
+        if let Some(streams) = &self.streams {
+            return streams.group.is_subscribed(topic);
+        }
         match &self.subscribed_topics {
             Some(topics) => topics.contains(topic),
             None => self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE),
@@ -406,6 +417,7 @@ impl LiveGroup {
     pub(crate) fn is_bare(&self) -> bool {
         self.members.is_empty()
             && self.consumer.is_none()
+            && self.streams.is_none()
             && self.pending_members.is_empty()
             && self.appends_in_flight == 0
             && self.state == GroupState::Empty
@@ -416,6 +428,7 @@ impl LiveGroup {
     pub(crate) fn is_empty(&self) -> bool {
         self.state == GroupState::Empty
             && self.consumer.as_ref().is_none_or(|consumer| consumer.group.members().is_empty())
+            && self.streams.as_ref().is_none_or(|streams| streams.group.members().is_empty())
     }
 
     pub(crate) fn session_key(&self, member_id: &Text) -> TimerKey {

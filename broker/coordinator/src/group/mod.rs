@@ -22,8 +22,10 @@ mod command;
 mod consumer;
 mod convert;
 mod convert_consumer;
+mod convert_streams;
 mod describe;
 mod describe_consumer;
+mod describe_streams;
 mod expire;
 mod heartbeat;
 mod join;
@@ -33,6 +35,7 @@ mod migrate;
 mod offsets;
 mod records;
 mod state;
+mod streams;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -46,6 +49,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use crate::consumer_group::{ConsumerGroupConfig, ConsumerHeartbeatReply, GroupOverrides, TopicsView};
+use crate::streams_group::{StreamsGroupConfig, StreamsHeartbeatReply};
 
 pub use command::{
     Append, Command, CoordinatorRecord, Effects, Heartbeat, Join, JoinReply, JoinedMember, Leave, LeaveReply,
@@ -55,6 +59,7 @@ pub use command::{
 pub use convert::Client;
 pub use describe::{GroupDescription, GroupFilter, GroupListing, MemberDescription};
 pub use describe_consumer::{ConsumerGroupDescription, ConsumerMemberDescription, DescribedPartitions};
+pub use describe_streams::StreamsGroupDescription;
 pub use member::GroupState;
 pub use offsets::{FetchedOffset, FetchedTopic};
 pub use records::{Applied, RecordError};
@@ -96,6 +101,8 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// Of consumer groups (KIP-848).
     pub consumer: ConsumerGroupConfig,
+    /// Of streams groups (KIP-1071).
+    pub streams: StreamsGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -108,6 +115,7 @@ impl Default for GroupConfig {
             offset_metadata_length_max: 4_096,
             offsets_retention_ms: 10_080 * 60 * 1000,
             consumer: ConsumerGroupConfig::default(),
+            streams: StreamsGroupConfig::default(),
         }
     }
 }
@@ -305,6 +313,7 @@ impl GroupCoordinator {
             Command::Heartbeat(command) => self.heartbeat(now, token, &command, effects),
             Command::Leave(command) => self.leave(now, token, command, effects),
             Command::ConsumerHeartbeat(command) => self.consumer_heartbeat(now, token, &command, effects),
+            Command::StreamsHeartbeat(command) => self.streams_heartbeat(now, token, &command, effects),
             Command::OffsetCommit(command) => self.commit_offsets(now, token, command, effects),
             Command::OffsetDelete(command) => self.delete_offsets(now, token, command, effects),
             Command::DeleteGroup { group_id } => self.delete_group(now, token, &group_id, effects),
@@ -479,7 +488,7 @@ impl GroupCoordinator {
 impl Turn<'_> {
     /// A timer's entry came up; whether it is due, its deadline knows.
     fn timer_up(&mut self, group: &mut LiveGroup, key: TimerKey) {
-        if group.consumer.is_some() {
+        if group.timers().is_some() {
             self.consumer_timer_up(group, key);
             return;
         }
@@ -509,7 +518,10 @@ impl Turn<'_> {
                 }
             }
             // Of consumer groups; this one was one.
-            TimerKind::Revocation(_) | TimerKind::Rejoin(_) | TimerKind::Resync(_) => {}
+            TimerKind::Revocation(_)
+            | TimerKind::Rejoin(_)
+            | TimerKind::Resync(_)
+            | TimerKind::InitialRebalance => {}
         }
     }
 }
@@ -523,6 +535,9 @@ impl Reply {
             Self::Heartbeat(_) => Self::Heartbeat(error),
             Self::Leave(_) => Self::Leave(LeaveReply { error, members: Vec::new() }),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
+            Self::StreamsHeartbeat(_) => {
+                Self::StreamsHeartbeat(Box::new(StreamsHeartbeatReply::failed(error)))
+            }
             Self::OffsetCommit(mut topics) => {
                 for (_, code) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                     if *code == ErrorCode::None {
