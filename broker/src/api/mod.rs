@@ -68,6 +68,8 @@ mod push_telemetry;
 mod renew_delegation_token;
 mod sasl_authenticate;
 mod sasl_handshake;
+mod streams_group_describe;
+mod streams_group_heartbeat;
 mod sync_group;
 mod txn_offset_commit;
 mod unregister_broker;
