@@ -588,6 +588,8 @@ impl Start<'_> {
         let groups = Arc::clone(&self.context.groups);
         self.tasks.spawn(Arc::clone(&groups).watch_lag(self.stop.child_token()));
         self.context.options.status.add_metrics(move || groups.lag_page());
+        let groups = Arc::clone(&self.context.groups);
+        self.context.options.status.add_metrics(move || groups.counts_page());
         let context = Arc::clone(self.context);
         context.metrics.watch(&context);
         self.context

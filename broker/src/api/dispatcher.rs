@@ -103,6 +103,8 @@ routes! {
     AlterClientQuotas => alter_client_quotas(AlterClientQuotasRequest),
     DescribeUserScramCredentials => describe_user_scram_credentials(DescribeUserScramCredentialsRequest),
     AlterUserScramCredentials => alter_user_scram_credentials(AlterUserScramCredentialsRequest),
+    StreamsGroupHeartbeat => streams_group_heartbeat(StreamsGroupHeartbeatRequest),
+    StreamsGroupDescribe => streams_group_describe(StreamsGroupDescribeRequest),
 }
 
 impl Dispatcher {

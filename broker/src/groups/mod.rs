@@ -3,10 +3,14 @@
 //! | module | holds |
 //! |---|---|
 //! | `shard` | one partition's machine: steps, appends, replies, timers |
+//! | `counts` | how many groups there are, for Prometheus |
+//! | `creations` | internal topics of streams groups on their way |
 //! | `lag` | how far groups are behind, for Prometheus |
 //! | `loading` | reading the partition's log into the machine before it answers |
 //! | `topics` | what the machines are told of topics and of groups' configs |
 
+mod counts;
+mod creations;
 mod lag;
 mod loading;
 mod shard;
@@ -29,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::replica::ReplicaManager;
 
+use creations::TopicCreations;
 use shard::Shard;
 use topics::ClusterView;
 
@@ -41,11 +46,18 @@ pub struct GroupOptions {
     pub commit_timeout_ms: u64,
     /// `offsets.retention.check.interval.ms`.
     pub retention_check_ms: u64,
+    /// Whether `group.coordinator.rebalance.protocols` has `streams`.
+    pub serves_streams: bool,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { machine: GroupConfig::default(), commit_timeout_ms: 5_000, retention_check_ms: 600_000 }
+        Self {
+            machine: GroupConfig::default(),
+            commit_timeout_ms: 5_000,
+            retention_check_ms: 600_000,
+            serves_streams: true,
+        }
     }
 }
 
@@ -59,6 +71,7 @@ pub struct GroupService {
     partitions: Mutex<i32>,
     view: Mutex<ClusterView>,
     lag: lag::Lag,
+    creations: TopicCreations,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -78,9 +91,31 @@ impl GroupService {
             partitions: Mutex::new(0),
             view: Mutex::default(),
             lag: lag::Lag::default(),
+            creations: TopicCreations::default(),
             tasks,
             stopping,
         })
+    }
+
+    /// Whether this node serves streams groups.
+    pub fn serves_streams(&self) -> bool {
+        self.options.serves_streams
+    }
+
+    /// Internal topics of streams groups on their way.
+    pub(crate) fn creations(&self) -> &TopicCreations {
+        &self.creations
+    }
+
+    /// Does something on its own, until it is done or the node stops.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.child_token();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stopping.cancelled() => {}
+            }
+        });
     }
 
     /// The partition of the offsets topic that holds a group, as far as the topic exists.

@@ -53,9 +53,22 @@ struct State {
     late: usize,
     /// Told when the append that ends at this offset is committed.
     awaited: Option<(i64, Arc<Waiter>)>,
+    /// What the task sleeps on.
+    watched: Watched,
     view: ClusterView,
     /// Written while the partition is being loaded: producer and whether it is a commit.
     markers: Vec<(i64, bool)>,
+}
+
+/// What the task sleeps on: most heartbeats change nothing of it, and need not wake it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watched {
+    /// The machine's next deadline.
+    timer_ms: Option<u64>,
+    /// Whether the commit of an append is awaited.
+    commit: bool,
+    /// Whether an append's answer has a deadline.
+    answer: bool,
 }
 
 /// See the module.
@@ -118,6 +131,7 @@ impl Shard {
                 in_flight: VecDeque::new(),
                 late: 0,
                 awaited: None,
+                watched: Watched::default(),
                 view,
                 markers: Vec::new(),
             }),
@@ -249,7 +263,9 @@ impl Shard {
             }
             self.settle(state, &mut effects);
         }
-        self.changed.notify_one();
+        if state.has_news() {
+            self.changed.notify_one();
+        }
     }
 
     fn append(&self, state: &mut State, append: Append, effects: &mut Effects) {
@@ -406,7 +422,13 @@ impl Shard {
         if state.is_resigned {
             return None;
         }
-        let timer = state.machine.next_deadline_ms().map(|at_ms| {
+        let timer_ms = state.machine.next_deadline_ms();
+        state.watched = Watched {
+            timer_ms,
+            commit: !state.in_flight.is_empty(),
+            answer: state.in_flight.len() > state.late,
+        };
+        let timer = timer_ms.map(|at_ms| {
             Instant::now() + Duration::from_millis(at_ms.saturating_sub(self.clock.monotonic_ms()))
         });
         let answer = state.in_flight.get(state.late).map(|append| append.deadline);
@@ -458,6 +480,17 @@ impl State {
         } else {
             Err(ErrorCode::CoordinatorLoadInProgress)
         }
+    }
+
+    /// Whether something comes earlier than what the task sleeps on.
+    fn has_news(&self) -> bool {
+        let earlier = self
+            .machine
+            .next_deadline_ms()
+            .is_some_and(|at_ms| self.watched.timer_ms.is_none_or(|watched_ms| at_ms < watched_ms));
+        earlier
+            || (!self.watched.commit && !self.in_flight.is_empty())
+            || (!self.watched.answer && self.in_flight.len() > self.late)
     }
 
     fn send(&mut self, replies: Vec<(RequestToken, Reply)>) {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_coordinator::consumer_group::{GroupOverrides, TopicView, TopicsView};
+use ottla_coordinator::share_group::ShareOverrides;
+use ottla_coordinator::streams_group::StreamsOverrides;
 use ottla_metadata::image::{MetadataDelta, MetadataImage, TopicImage};
 use ottla_proto::metadata::ResourceType;
 use ottla_wire::text::Text;
@@ -82,6 +84,18 @@ fn overrides_of(configs: &BTreeMap<String, String>) -> GroupOverrides {
         session_timeout_ms: of(configs, "consumer.session.timeout.ms"),
         heartbeat_interval_ms: of(configs, "consumer.heartbeat.interval.ms"),
         assignment_interval_ms: of(configs, "consumer.assignment.interval.ms"),
+        share: ShareOverrides {
+            session_timeout_ms: of(configs, "share.session.timeout.ms"),
+            heartbeat_interval_ms: of(configs, "share.heartbeat.interval.ms"),
+            assignment_interval_ms: of(configs, "share.assignment.interval.ms"),
+        },
+        streams: StreamsOverrides {
+            session_timeout_ms: of(configs, "streams.session.timeout.ms"),
+            heartbeat_interval_ms: of(configs, "streams.heartbeat.interval.ms"),
+            standby_replicas: of(configs, "streams.num.standby.replicas"),
+            initial_rebalance_delay_ms: of(configs, "streams.initial.rebalance.delay.ms"),
+            assignment_interval_ms: of(configs, "streams.assignment.interval.ms"),
+        },
     }
 }
 

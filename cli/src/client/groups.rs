@@ -8,8 +8,8 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{
     ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
     ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, Request,
-    consumer_group_describe_response, describe_groups_response, list_groups_response, offset_commit_request,
-    offset_delete_request,
+    StreamsGroupDescribeRequest, consumer_group_describe_response, describe_groups_response,
+    list_groups_response, offset_commit_request, offset_delete_request, streams_group_describe_response,
 };
 use ottla_wire::persisted::{ConsumerProtocolAssignment, decode_consumer_protocol};
 use ottla_wire::text::Text;
@@ -23,6 +23,7 @@ const FIND_COORDINATOR_VERSION: i16 = 3;
 const LIST_GROUPS_VERSION: i16 = 5;
 const DESCRIBE_GROUPS_VERSION: i16 = 6;
 const CONSUMER_GROUP_DESCRIBE_VERSION: i16 = 1;
+const STREAMS_GROUP_DESCRIBE_VERSION: i16 = 0;
 const DELETE_GROUPS_VERSION: i16 = 2;
 const OFFSET_FETCH_VERSION: i16 = 7;
 const OFFSET_COMMIT_VERSION: i16 = 8;
@@ -110,12 +111,19 @@ impl<'a> Coordinator<'a> {
             Ok((answer, coordinator)) => {
                 return Ok(answer.groups.into_iter().next().map(|group| consumer(group, coordinator)));
             }
-            // A broker that does not know the newer protocol has only groups of the older one.
-            Err(ClientError::Version { .. }) => {}
-            Err(ClientError::Refused {
-                code: ErrorCode::GroupIdNotFound | ErrorCode::UnsupportedVersion,
-                ..
-            }) => {}
+            Err(error) if is_other_kind(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let request =
+            StreamsGroupDescribeRequest { group_ids: groups.clone(), include_authorized_operations: false };
+        let read = |answer: &<StreamsGroupDescribeRequest as Request>::Response| {
+            answer.groups.first().map_or(0, |group| group.error_code)
+        };
+        match self.ask(&request, STREAMS_GROUP_DESCRIBE_VERSION, read).await {
+            Ok((answer, coordinator)) => {
+                return Ok(answer.groups.into_iter().next().map(|group| streams(group, coordinator)));
+            }
+            Err(error) if is_other_kind(&error) => {}
             Err(error) => return Err(error),
         }
         let request = DescribeGroupsRequest { groups, include_authorized_operations: false };
@@ -250,6 +258,52 @@ impl<'a> Coordinator<'a> {
         let address = format!("{}:{}", found.host, found.port);
         let answer = self.cluster.ask_at(&address, request, newest).await?;
         Ok((answer, address))
+    }
+}
+
+/// There is no such group of the kind that was asked for; a broker that does not know the kind has none either.
+fn is_other_kind(error: &ClientError) -> bool {
+    let unknown = [ErrorCode::GroupIdNotFound, ErrorCode::UnsupportedVersion];
+    match error {
+        ClientError::Version { .. } => true,
+        ClientError::Refused { code, .. } => unknown.contains(code),
+        _ => false,
+    }
+}
+
+/// A member's partitions are those that its active tasks read.
+fn streams(group: streams_group_describe_response::Group, coordinator: String) -> Described {
+    let subtopologies = group.topology.and_then(|topology| topology.subtopologies).unwrap_or_default();
+    let read_by = |id: &Text| {
+        let found = subtopologies.iter().filter(|subtopology| subtopology.subtopology_id == *id);
+        let topics = found.flat_map(|subtopology| {
+            let internal = subtopology.repartition_source_topics.iter().map(|topic| &topic.name);
+            subtopology.source_topics.iter().chain(internal)
+        });
+        topics.cloned().collect::<Vec<Text>>()
+    };
+    let member = |member: streams_group_describe_response::Member| {
+        let tasks = member.assignment.active_tasks.iter();
+        let read = tasks.flat_map(|tasks| {
+            let topics = read_by(&tasks.subtopology_id).into_iter();
+            topics.flat_map(|topic| partitions(&topic, tasks.partitions.clone()))
+        });
+        GroupMember {
+            partitions: read.collect(),
+            member_id: member.member_id.to_string(),
+            instance_id: member.instance_id.map(|id| id.to_string()),
+            client_id: member.client_id.to_string(),
+            client_host: member.client_host.to_string(),
+            epoch: Some(member.member_epoch),
+        }
+    };
+    Described {
+        group_type: "streams",
+        state: group.group_state.to_string(),
+        // The only one that there is.
+        assignor: if group.members.is_empty() { String::new() } else { "sticky".to_owned() },
+        coordinator,
+        members: group.members.into_iter().map(member).collect(),
     }
 }
 

@@ -18,6 +18,7 @@ use ottla_broker::{AdvertisedListener, BrokerOptions};
 use ottla_controller::ControllerOptions;
 use ottla_coordinator::consumer_group::{ASSIGNORS, ConsumerGroupConfig, MigrationPolicy};
 use ottla_coordinator::group::GroupConfig;
+use ottla_coordinator::streams_group::StreamsGroupConfig;
 use ottla_coordinator::transaction::TransactionConfig;
 use ottla_metadata::config::{get_bool, get_f64, get_i32, get_i64, get_list, get_string};
 use ottla_wire::text::Text;
@@ -193,9 +194,14 @@ fn groups(properties: &Properties) -> GroupOptions {
             offset_metadata_length_max: size(properties, "offset.metadata.max.bytes"),
             offsets_retention_ms: get_i64(properties, "offsets.retention.minutes").saturating_mul(60_000),
             consumer: consumer_groups(properties),
+            share: ottla_coordinator::share_group::ShareGroupConfig::default(),
+            streams: streams_groups(properties),
         },
         commit_timeout_ms: ms(properties, "offsets.commit.timeout.ms"),
         retention_check_ms: ms(properties, "offsets.retention.check.interval.ms"),
+        serves_streams: get_list(properties, "group.coordinator.rebalance.protocols")
+            .iter()
+            .any(|protocol| protocol.eq_ignore_ascii_case("streams")),
     }
 }
 
@@ -218,6 +224,17 @@ fn consumer_groups(properties: &Properties) -> ConsumerGroupConfig {
         migration_policy: MigrationPolicy::from_name(policy).unwrap_or_default(),
         regex_refresh_interval_ms: get_i64(properties, "group.consumer.regex.refresh.interval.ms"),
         assignment_interval_ms: get_i64(properties, "group.consumer.assignment.interval.ms"),
+    }
+}
+
+fn streams_groups(properties: &Properties) -> StreamsGroupConfig {
+    StreamsGroupConfig {
+        session_timeout_ms: get_i32(properties, "group.streams.session.timeout.ms"),
+        heartbeat_interval_ms: get_i32(properties, "group.streams.heartbeat.interval.ms"),
+        group_size_max: size(properties, "group.streams.max.size"),
+        standby_replicas: get_i32(properties, "group.streams.num.standby.replicas"),
+        initial_rebalance_delay_ms: get_i32(properties, "group.streams.initial.rebalance.delay.ms"),
+        assignment_interval_ms: get_i64(properties, "group.streams.assignment.interval.ms"),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use ottla_wire::text::Text;
 
+use crate::streams_group::StreamsOverrides;
+
 /// `group.consumer.migration.policy`: which groups may change between the classic and the consumer protocol while they
 /// have members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,4 +85,6 @@ pub struct GroupOverrides {
     pub assignment_interval_ms: Option<i64>,
     /// Of share groups.
     pub share: crate::share_group::ShareOverrides,
+    /// `streams.*`
+    pub streams: StreamsOverrides,
 }

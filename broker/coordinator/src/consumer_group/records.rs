@@ -87,7 +87,7 @@ pub(crate) fn decode(
     Ok(Some((decoded.0.detached(), decoded.1)))
 }
 
-fn decode_value<V: Persisted>(key: i16, value: Option<&Bytes>) -> Result<Option<V>, RecordError> {
+pub(crate) fn decode_value<V: Persisted>(key: i16, value: Option<&Bytes>) -> Result<Option<V>, RecordError> {
     let Some(value) = value else { return Ok(None) };
     let version = persisted::prefix(value)?;
     if !V::VERSIONS.contains(&version) {
@@ -121,12 +121,7 @@ fn current_of(value: &ConsumerGroupCurrentMemberAssignmentValue) -> CurrentAssig
     let mut current = CurrentAssignment {
         epoch: value.member_epoch,
         previous_epoch: value.previous_member_epoch,
-        state: match value.state {
-            1 => MemberState::Stable,
-            2 => MemberState::UnrevokedPartitions,
-            3 => MemberState::UnreleasedPartitions,
-            _ => MemberState::Unknown,
-        },
+        state: member_state(value.state),
         ..CurrentAssignment::default()
     };
     for topic in &value.assigned_partitions {
@@ -140,8 +135,27 @@ fn current_of(value: &ConsumerGroupCurrentMemberAssignmentValue) -> CurrentAssig
     current
 }
 
+/// Streams groups number their members' states alike.
+pub(crate) fn member_state(number: i8) -> MemberState {
+    match number {
+        1 => MemberState::Stable,
+        2 => MemberState::UnrevokedPartitions,
+        3 => MemberState::UnreleasedPartitions,
+        _ => MemberState::Unknown,
+    }
+}
+
+pub(crate) fn state_number(state: MemberState) -> i8 {
+    match state {
+        MemberState::Stable => 1,
+        MemberState::UnrevokedPartitions => 2,
+        MemberState::UnreleasedPartitions => 3,
+        MemberState::Unknown => i8::MAX,
+    }
+}
+
 /// Records from before KIP-1251 have no epochs: the member's own stands for them.
-fn with_epochs(partitions: &[i32], epochs: Option<&[i32]>, default: i32) -> Vec<(i32, i32)> {
+pub(crate) fn with_epochs(partitions: &[i32], epochs: Option<&[i32]>, default: i32) -> Vec<(i32, i32)> {
     let epoch = |index: usize| epochs.and_then(|epochs| epochs.get(index)).copied().unwrap_or(default);
     partitions.iter().enumerate().map(|(index, partition)| (*partition, epoch(index))).collect()
 }
@@ -194,7 +208,7 @@ pub(crate) fn encode(group: &Text, record: &ConsumerRecord) -> Result<Coordinato
     })
 }
 
-fn coordinator_record<V: Persisted>(
+pub(crate) fn coordinator_record<V: Persisted>(
     key: &impl Persisted,
     value: Option<V>,
 ) -> Result<CoordinatorRecord, EncodeError> {
@@ -256,12 +270,7 @@ fn current_value(current: &CurrentAssignment) -> ConsumerGroupCurrentMemberAssig
     ConsumerGroupCurrentMemberAssignmentValue {
         member_epoch: current.epoch,
         previous_member_epoch: current.previous_epoch,
-        state: match current.state {
-            MemberState::Stable => 1,
-            MemberState::UnrevokedPartitions => 2,
-            MemberState::UnreleasedPartitions => 3,
-            MemberState::Unknown => i8::MAX,
-        },
+        state: state_number(current.state),
         assigned_partitions: assigned(&current.assigned),
         partitions_pending_revocation: revoking(&current.revoking),
     }

@@ -7,6 +7,7 @@ use ottla_wire::text::Text;
 
 use crate::consumer_group::{ConsumerHeartbeat, ConsumerHeartbeatReply};
 use crate::share_group::{ShareHeartbeat, ShareHeartbeatReply, ShareStateCommand};
+use crate::streams_group::{StreamsHeartbeat, StreamsHeartbeatReply};
 
 /// The time of a step. Timeouts count on the monotonic clock, so that a jump of the wall clock expires nobody;
 /// records and offsets carry the wall clock, because the next coordinator must understand them.
@@ -83,6 +84,8 @@ pub enum Command {
     ShareHeartbeat(Box<ShareHeartbeat>),
     /// A change of a share group's share-partitions.
     ShareState(Box<ShareStateCommand>),
+    /// StreamsGroupHeartbeat (KIP-1071).
+    StreamsHeartbeat(Box<StreamsHeartbeat>),
     /// OffsetCommit and TxnOffsetCommit.
     OffsetCommit(OffsetCommit),
     /// OffsetDelete.
@@ -111,6 +114,8 @@ pub enum Reply {
     ShareHeartbeat(ShareHeartbeatReply),
     /// To a change of share-partitions.
     ShareState(ErrorCode),
+    /// To StreamsGroupHeartbeat.
+    StreamsHeartbeat(Box<StreamsHeartbeatReply>),
     /// To OffsetCommit and TxnOffsetCommit: one code a partition, in the order of the request.
     OffsetCommit(Vec<TopicResult>),
     /// To OffsetDelete.
@@ -362,6 +367,7 @@ impl Command {
             Self::ConsumerHeartbeat(command) => &command.group_id,
             Self::ShareHeartbeat(command) => &command.group_id,
             Self::ShareState(command) => &command.group_id,
+            Self::StreamsHeartbeat(command) => &command.group_id,
             Self::OffsetCommit(command) => &command.group_id,
             Self::OffsetDelete(command) => &command.group_id,
             Self::DeleteGroup { group_id } => group_id,
@@ -379,6 +385,9 @@ impl Command {
             Self::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
             Self::ShareHeartbeat(_) => Reply::ShareHeartbeat(ShareHeartbeatReply::failed(error)),
             Self::ShareState(_) => Reply::ShareState(error),
+            Self::StreamsHeartbeat(_) => {
+                Reply::StreamsHeartbeat(Box::new(StreamsHeartbeatReply::failed(error)))
+            }
             Self::OffsetCommit(command) => Reply::OffsetCommit(command.refused(error)),
             Self::OffsetDelete(_) => Reply::OffsetDelete(OffsetDeleteReply { error, topics: Vec::new() }),
             Self::DeleteGroup { .. } => Reply::DeleteGroup(error),

@@ -15,6 +15,7 @@ use ottla_wire::text::Text;
 use super::command::{CoordinatorRecord, Effects, Now, OffsetCommit, Reply, RequestToken, Ticket};
 use super::member::{LiveGroup, milliseconds};
 use super::records::{self, Record};
+use super::streams::LiveStreams;
 use super::timers::{Deadline, TimerKey, TimerKind};
 use super::{GroupCoordinator, GroupState, Then, Turn};
 use crate::consumer_group::heartbeat::{self, Decision};
@@ -23,6 +24,7 @@ use crate::consumer_group::{
     Assigned, ConsumerGroup, ConsumerHeartbeat, ConsumerHeartbeatReply, ConsumerMember, ConsumerRecord,
     GroupOverrides, JOIN_EPOCH, MemberState, Refusal, TopicsView, leave,
 };
+use crate::streams_group::{StreamsGroup, StreamsRecord};
 
 /// Where a record of the group's log stands that is applied before its offset is known. Only offset commits carry one.
 const NO_RECORD_OFFSET: i64 = -1;
@@ -148,8 +150,30 @@ impl GroupCoordinator {
         member_epoch: i32,
     ) -> Result<(), ErrorCode> {
         let group = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
-        let consumer = group.and_then(|group| group.consumer.as_ref());
-        consumer.map_or(Ok(()), |consumer| consumer.may_fetch(member_id, member_epoch))
+        match group.map(|group| (&group.consumer, &group.streams)) {
+            Some((Some(consumer), _)) => consumer.may_fetch(member_id, member_epoch),
+            Some((None, Some(streams))) => streams.may_fetch(member_id, member_epoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a valid heartbeat of a group with members of its own protocol can be decided; one that joins makes the group.
+    pub(super) fn ready_for(
+        &mut self,
+        valid: Result<(), Refusal>,
+        group_id: &Text,
+        joins: bool,
+    ) -> Result<(), Refusal> {
+        valid?;
+        if !self.machinery.topics_known {
+            let error = ErrorCode::CoordinatorLoadInProgress;
+            return Err(Refusal::new(error, "The topics are not known yet."));
+        }
+        if joins {
+            let refused = |error| Refusal::new(error, "There are too many groups.");
+            self.ensure_group(group_id).map_err(refused)?;
+        }
+        Ok(())
     }
 
     pub(super) fn consumer_heartbeat(
@@ -162,17 +186,8 @@ impl GroupCoordinator {
         let refuse =
             |refusal: Refusal| (token, Reply::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(refusal)));
         let joins = command.member_epoch == JOIN_EPOCH;
-        let mut ready = heartbeat::validate(command, &self.config.consumer);
-        if ready.is_ok() && !self.machinery.topics_known {
-            let error = ErrorCode::CoordinatorLoadInProgress;
-            ready = Err(Refusal::new(error, "The topics are not known yet."));
-        }
-        if ready.is_ok() && joins {
-            ready = self
-                .ensure_group(&command.group_id)
-                .map_err(|error| Refusal::new(error, "There are too many groups."));
-        }
-        if let Err(refusal) = ready {
+        let valid = heartbeat::validate(command, &self.config.consumer);
+        if let Err(refusal) = self.ready_for(valid, &command.group_id, joins) {
             effects.replies.push(refuse(refusal));
             return;
         }
@@ -217,12 +232,10 @@ impl GroupCoordinator {
             pending.flat_map(|(ticket, pending)| pending.ahead.iter().map(move |r| (ticket, r)))
         {
             rebuilt.apply_ahead(record);
-            if let Some(consumer) = &mut rebuilt.consumer {
-                consumer.last_append = Some(*ticket);
-            }
-            if let Some(share) = &mut rebuilt.share {
-                share.last_append = Some(*ticket);
-            }
+            rebuilt.set_last_append(*ticket);
+        }
+        if let (Some(streams), Some(before)) = (&mut rebuilt.streams, &group.streams) {
+            streams.keep_soft_state(before);
         }
         rebuilt.in_flight = std::mem::take(&mut group.in_flight);
         rebuilt.appends_in_flight = group.appends_in_flight;
@@ -237,7 +250,41 @@ pub(super) fn group_not_found(group_id: &Text) -> Refusal {
     Refusal::new(ErrorCode::GroupIdNotFound, format!("Group {group_id} not found."))
 }
 
+/// The timers of a group that is no classic one.
+fn timers_of<'a>(
+    consumer: &'a mut Option<Box<LiveConsumer>>,
+    streams: &'a mut Option<Box<LiveStreams>>,
+) -> Option<&'a mut BTreeMap<TimerKind, Deadline>> {
+    let of_streams = streams.as_mut().map(|streams| &mut streams.timers);
+    consumer.as_mut().map(|consumer| &mut consumer.timers).or(of_streams)
+}
+
 impl LiveGroup {
+    /// Of a group that is no classic one.
+    pub(super) fn timers(&self) -> Option<&BTreeMap<TimerKind, Deadline>> {
+        let of_streams = self.streams.as_ref().map(|streams| &streams.timers);
+        self.consumer.as_ref().map(|consumer| &consumer.timers).or(of_streams)
+    }
+
+    fn set_last_append(&mut self, ticket: Ticket) {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.last_append = Some(ticket);
+        }
+        if let Some(streams) = &mut self.streams {
+            streams.last_append = Some(ticket);
+        }
+        if let Some(share) = &mut self.share {
+            share.last_append = Some(ticket);
+        }
+    }
+
+    fn last_append(&self) -> Option<Ticket> {
+        let of_consumer = self.consumer.as_ref().and_then(|consumer| consumer.last_append);
+        let of_streams = || self.streams.as_ref().and_then(|streams| streams.last_append);
+        let of_share = || self.share.as_ref().and_then(|share| share.last_append);
+        of_consumer.or_else(of_streams).or_else(of_share)
+    }
+
     /// A record that is on its way.
     fn apply_ahead(&mut self, record: &CoordinatorRecord) {
         match records::decode(&record.key, record.value.as_ref()) {
@@ -252,13 +299,23 @@ impl LiveGroup {
                 }
             }
             Ok(Record::Share { record, .. }) => self.apply_share_ahead(record),
+            Ok(Record::Streams { record, .. }) => {
+                if matches!(record, StreamsRecord::Group(None)) {
+                    self.streams = None;
+                } else if !record.is_tombstone() {
+                    let new = || Box::new(LiveStreams::new(StreamsGroup::default()));
+                    self.streams.get_or_insert_with(new).group.apply(record);
+                } else if let Some(streams) = &mut self.streams {
+                    streams.group.apply(record);
+                }
+            }
             Ok(Record::Group { metadata, .. }) => {
-                let consumer = self.consumer.take();
+                let (consumer, streams) = (self.consumer.take(), self.streams.take());
                 *self = match metadata {
                     Some(metadata) => Self::from_metadata(self.id.clone(), &metadata),
                     None => Self::new(self.id.clone()),
                 };
-                self.consumer = consumer;
+                (self.consumer, self.streams) = (consumer, streams);
             }
             Ok(Record::Offset { .. } | Record::Other) | Err(_) => {}
         }
@@ -302,7 +359,7 @@ impl Turn<'_> {
         }
         let (converted, mut records) = match &group.consumer {
             Some(_) => (None, Vec::new()),
-            None if joins => {
+            None if joins && group.streams.is_none() => {
                 self.to_consumer_group(group).map(|(consumer, records)| (Some(consumer), records))?
             }
             None => return Err(group_not_found(&group.id)),
@@ -377,18 +434,11 @@ impl Turn<'_> {
             if let Some(pending) = self.machinery.pending.get_mut(&ticket) {
                 pending.ahead = records;
             }
-            if let Some(consumer) = &mut group.consumer {
-                consumer.last_append = Some(ticket);
-            }
-            if let Some(share) = &mut group.share {
-                share.last_append = Some(ticket);
-            }
+            group.set_last_append(ticket);
             return;
         }
         let Some((token, reply)) = answer else { return };
-        let last = group.consumer.as_ref().and_then(|consumer| consumer.last_append);
-        let last = last.or_else(|| group.share.as_ref().and_then(|share| share.last_append));
-        match last.and_then(|ticket| self.machinery.pending.get_mut(&ticket)) {
+        match group.last_append().and_then(|ticket| self.machinery.pending.get_mut(&ticket)) {
             Some(pending) => pending.followers.push((token, reply)),
             None => self.reply(token, reply),
         }
@@ -397,7 +447,11 @@ impl Turn<'_> {
     /// Takes silent or slow members out.
     fn fence(&mut self, group: &mut LiveGroup, member_id: &Text) {
         // It cannot fail: the names are in the log already. If it did, the member would stay until it is silent again.
-        let removed = self.remove_members(group, &BTreeSet::from([member_id.clone()]), None);
+        let removed = if group.streams.is_some() {
+            self.remove_streams_member(group, member_id, None)
+        } else {
+            self.remove_members(group, &BTreeSet::from([member_id.clone()]), None)
+        };
         debug_assert!(removed.is_ok());
     }
 
@@ -428,33 +482,34 @@ impl Turn<'_> {
 
     /// A timer's entry of a consumer group came up.
     pub(super) fn consumer_timer_up(&mut self, group: &mut LiveGroup, key: TimerKey) {
-        let Some(consumer) = &mut group.consumer else { return };
+        let Some(timers) = timers_of(&mut group.consumer, &mut group.streams) else { return };
         let kind = key.kind.clone();
-        let Some(deadline) = consumer.timers.get_mut(&kind) else { return };
+        let Some(deadline) = timers.get_mut(&kind) else { return };
         if !self.machinery.timers.is_due(deadline, key, self.now.monotonic_ms) {
             return;
         }
-        consumer.timers.remove(&kind);
+        timers.remove(&kind);
         match kind {
             TimerKind::Session(member_id)
             | TimerKind::Revocation(member_id)
             | TimerKind::Rejoin(member_id)
             | TimerKind::Resync(member_id) => self.fence(group, &member_id),
+            TimerKind::InitialRebalance => self.initial_rebalance(group),
             TimerKind::Join | TimerKind::Sync => {}
         }
     }
 
     pub(super) fn arm_consumer_timer(&mut self, group: &mut LiveGroup, kind: TimerKind, after_ms: u64) {
         let due_ms = self.now.monotonic_ms.saturating_add(after_ms);
-        let Some(consumer) = &mut group.consumer else { return };
-        let deadline = consumer.timers.entry(kind.clone()).or_default();
+        let Some(timers) = timers_of(&mut group.consumer, &mut group.streams) else { return };
+        let deadline = timers.entry(kind.clone()).or_default();
         let id = &group.id;
         self.machinery.timers.arm(deadline, || TimerKey { group: id.clone(), kind }, due_ms);
     }
 
     pub(super) fn cancel_consumer_timer(&mut self, group: &mut LiveGroup, kind: TimerKind) {
-        let Some(consumer) = &mut group.consumer else { return };
-        if let Some(mut deadline) = consumer.timers.remove(&kind) {
+        let Some(timers) = timers_of(&mut group.consumer, &mut group.streams) else { return };
+        if let Some(mut deadline) = timers.remove(&kind) {
             let id = &group.id;
             self.machinery.timers.cancel(&mut deadline, || TimerKey { group: id.clone(), kind });
         }
@@ -474,6 +529,11 @@ impl Turn<'_> {
 
     /// The member showed a sign of life.
     pub(super) fn arm_session(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        if group.streams.is_some() {
+            let timeout_ms = self.streams_config(&group.id).session_timeout_ms;
+            self.arm_consumer_timer(group, TimerKind::Session(member_id.clone()), milliseconds(timeout_ms));
+            return;
+        }
         let member = group.consumer.as_ref().and_then(|consumer| consumer.group.members().get(member_id));
         let Some(member) = member else { return };
         let overrides = self.machinery.overrides.get(&group.id).copied().unwrap_or_default();
@@ -485,15 +545,22 @@ impl Turn<'_> {
     }
 
     /// The member has its rebalance timeout to let go of what it has to; else it is taken out.
-    fn arm_revocation(&mut self, group: &mut LiveGroup, member_id: &Text) {
-        let member = group.consumer.as_ref().and_then(|consumer| consumer.group.members().get(member_id));
-        let Some(member) = member else { return };
-        let timeout_ms = milliseconds(member.metadata.rebalance_timeout_ms);
+    pub(super) fn arm_revocation(&mut self, group: &mut LiveGroup, member_id: &Text) {
+        let of_consumer = group.consumer.as_ref().and_then(|consumer| {
+            let member = consumer.group.members().get(member_id)?;
+            let revokes = member.current.state == MemberState::UnrevokedPartitions
+                && !member.current.revoking.is_empty();
+            Some((member.metadata.rebalance_timeout_ms, revokes))
+        });
+        let of_streams = group.streams.as_ref().and_then(|streams| {
+            let member = streams.group.members().get(member_id)?;
+            let revokes = member.current.state == MemberState::UnrevokedPartitions;
+            Some((member.metadata.rebalance_timeout_ms, revokes))
+        });
+        let Some((timeout_ms, revokes)) = of_consumer.or(of_streams) else { return };
         let kind = TimerKind::Revocation(member_id.clone());
-        let revokes =
-            member.current.state == MemberState::UnrevokedPartitions && !member.current.revoking.is_empty();
         if revokes {
-            self.arm_consumer_timer(group, kind, timeout_ms);
+            self.arm_consumer_timer(group, kind, milliseconds(timeout_ms));
         } else {
             self.cancel_consumer_timer(group, kind);
         }
@@ -501,8 +568,9 @@ impl Turn<'_> {
 
     /// Leadership begins, or the group is anew what the log has: every member has its timeouts from now on.
     pub(super) fn arm_consumer_timers(&mut self, group: &mut LiveGroup) {
-        let Some(consumer) = &group.consumer else { return };
-        let members: Vec<Text> = consumer.group.members().keys().cloned().collect();
+        let of_consumer = group.consumer.iter().flat_map(|consumer| consumer.group.members().keys());
+        let of_streams = group.streams.iter().flat_map(|streams| streams.group.members().keys());
+        let members: Vec<Text> = of_consumer.chain(of_streams).cloned().collect();
         for member_id in members {
             self.arm_session(group, &member_id);
             self.arm_revocation(group, &member_id);
@@ -521,8 +589,8 @@ impl Turn<'_> {
         self.cancel_sync_timer(group);
         self.cancel_join_timer(group);
         self.drop_share_sessions(group);
-        if let Some(consumer) = &mut group.consumer {
-            for (kind, mut deadline) in std::mem::take(&mut consumer.timers) {
+        if let Some(timers) = timers_of(&mut group.consumer, &mut group.streams) {
+            for (kind, mut deadline) in std::mem::take(timers) {
                 let id = &group.id;
                 self.machinery.timers.cancel(&mut deadline, || TimerKey { group: id.clone(), kind });
             }

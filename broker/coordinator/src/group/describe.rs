@@ -1,16 +1,20 @@
 //! DescribeGroups and ListGroups (KIP-518, KIP-848, KIP-1043). Queries: they change nothing.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
-use super::member::{CONSUMER_PROTOCOL_TYPE, LiveGroup, Member};
+use super::member::{LiveGroup, Member};
 use super::{GroupCoordinator, GroupState};
 
 /// The types of groups, as ListGroups names them.
 const CLASSIC_GROUP_TYPE: &str = "classic";
 const CONSUMER_GROUP_TYPE: &str = "consumer";
 const SHARE_GROUP_TYPE: &str = "share";
+/// Also their protocol type.
+const STREAMS_GROUP_TYPE: &str = "streams";
 
 /// A member of a described group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +66,7 @@ pub struct GroupListing {
     pub protocol_type: Text,
     /// Its state, as Kafka prints it.
     pub state: &'static str,
-    /// `classic`, `consumer` or `share`.
+    /// `classic`, `consumer`, `share` or `streams`.
     pub group_type: &'static str,
 }
 
@@ -72,10 +76,13 @@ impl GroupCoordinator {
         if !self.leading {
             return Err(ErrorCode::NotCoordinator);
         }
-        // Others are described by ConsumerGroupDescribe and ShareGroupDescribe only.
+        // Groups of other kinds are described by requests of their own only.
         let found = self.groups.get(group_id);
         let found = found.filter(|group| {
-            group.state != GroupState::Dead && group.consumer.is_none() && group.share.is_none()
+            group.state != GroupState::Dead
+                && group.consumer.is_none()
+                && group.share.is_none()
+                && group.streams.is_none()
         });
         let Some(group) = found else {
             return Ok(GroupDescription {
@@ -97,6 +104,15 @@ impl GroupCoordinator {
         })
     }
 
+    /// How many groups there are by type and state.
+    pub fn counts(&self) -> BTreeMap<(&'static str, &'static str), usize> {
+        let mut counts = BTreeMap::new();
+        for group in self.groups.values().filter(|group| group.state != GroupState::Dead) {
+            *counts.entry(kind_of(group)).or_default() += 1;
+        }
+        counts
+    }
+
     /// The groups that pass the filter, by id.
     pub fn list(&self, filter: &GroupFilter) -> Result<Vec<GroupListing>, ErrorCode> {
         if !self.leading {
@@ -105,31 +121,30 @@ impl GroupCoordinator {
         let passes = |names: &[Text], name: &str| {
             names.is_empty() || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
         };
-        let listing = |group: &LiveGroup| match (&group.consumer, &group.share) {
-            (_, Some(share)) => GroupListing {
-                group_id: group.id.clone(),
-                protocol_type: Text::from_static(SHARE_GROUP_TYPE),
-                state: share.group.state().name(),
-                group_type: SHARE_GROUP_TYPE,
-            },
-            (Some(consumer), None) => GroupListing {
-                group_id: group.id.clone(),
-                protocol_type: Text::from_static(CONSUMER_PROTOCOL_TYPE),
-                state: consumer.group.state().name(),
-                group_type: CONSUMER_GROUP_TYPE,
-            },
-            (None, None) => GroupListing {
-                group_id: group.id.clone(),
-                protocol_type: group.protocol_type.clone().unwrap_or_default(),
-                state: group.state.name(),
-                group_type: CLASSIC_GROUP_TYPE,
-            },
+        let listing = |group: &LiveGroup| {
+            let (group_type, state) = kind_of(group);
+            let protocol_type = match group_type {
+                CLASSIC_GROUP_TYPE => group.protocol_type.clone().unwrap_or_default(),
+                // These have their type's name.
+                other => Text::from_static(other),
+            };
+            GroupListing { group_id: group.id.clone(), protocol_type, state, group_type }
         };
         let there = self.groups.values().filter(|group| group.state != GroupState::Dead);
         let listed = |listing: &GroupListing| {
             passes(&filter.types, listing.group_type) && passes(&filter.states, listing.state)
         };
         Ok(there.map(listing).filter(listed).collect())
+    }
+}
+
+/// Its type and state.
+fn kind_of(group: &LiveGroup) -> (&'static str, &'static str) {
+    match (&group.consumer, &group.share, &group.streams) {
+        (Some(consumer), ..) => (CONSUMER_GROUP_TYPE, consumer.group.state().name()),
+        (None, Some(share), _) => (SHARE_GROUP_TYPE, share.group.state().name()),
+        (None, None, Some(streams)) => (STREAMS_GROUP_TYPE, streams.group.state().name()),
+        (None, None, None) => (CLASSIC_GROUP_TYPE, group.state.name()),
     }
 }
 

@@ -102,10 +102,11 @@ impl Turn<'_> {
     ) {
         // Commits on their way come before the tombstones in the log.
         partitions.extend(group.in_flight.keys().cloned());
-        let records = match (&group.consumer, &group.share) {
-            (Some(consumer), _) => consumer.tombstones(&group.id),
-            (None, Some(share)) => share.tombstones(&group.id),
-            (None, None) => records::group_tombstone(&group.id).map(|record| vec![record]),
+        let records = match (&group.consumer, &group.share, &group.streams) {
+            (Some(consumer), ..) => consumer.tombstones(&group.id),
+            (None, Some(share), _) => share.tombstones(&group.id),
+            (None, None, Some(streams)) => streams.tombstones(&group.id),
+            (None, None, None) => records::group_tombstone(&group.id).map(|record| vec![record]),
         };
         let Ok(records) = records else { return };
         for (member_id, mut deadline) in std::mem::take(&mut group.pending_members) {
@@ -139,8 +140,8 @@ fn covered(
 fn is_expired(group: &LiveGroup, committed: &CommittedOffset, now_ms: i64, retention_ms: i64) -> bool {
     let consumers = group.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE);
     let since_ms = match (&group.protocol_type, group.state) {
-        // Of a consumer group: what is not subscribed to.
-        _ if group.consumer.is_some() => committed.commit_timestamp_ms,
+        // Of a consumer or streams group: what is not subscribed to.
+        _ if group.consumer.is_some() || group.streams.is_some() => committed.commit_timestamp_ms,
         // Only a store of offsets.
         (None, _) => committed.commit_timestamp_ms,
         (Some(_), GroupState::Empty) => group.state_timestamp_ms.unwrap_or(committed.commit_timestamp_ms),

@@ -7,6 +7,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use super::command::{Effects, Join, JoinReply, Now, Protocol, Reply, RequestToken};
+use super::consumer::LiveConsumer;
 use super::member::{JoinPhase, LiveGroup, Member, milliseconds, own_protocols};
 use super::records::{self, own};
 use super::timers::{Deadline, TimerKey, TimerKind};
@@ -67,10 +68,14 @@ impl Turn<'_> {
         if group.share.is_some() {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
-        if let Some(consumer) = &group.consumer {
-            if !consumer.group.members().is_empty() {
-                return self.join_consumer_group(group, token, command);
-            }
+        if group.streams.as_ref().is_some_and(|streams| !streams.group.members().is_empty()) {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        let there = |consumer: &LiveConsumer| !consumer.group.members().is_empty();
+        if group.consumer.as_deref().is_some_and(there) {
+            return self.join_consumer_group(group, token, command);
+        }
+        if group.consumer.is_some() || group.streams.is_some() {
             if !command.member_id.is_empty() {
                 return Err(ErrorCode::UnknownMemberId);
             }

@@ -17,6 +17,7 @@ use super::consumer::LiveConsumer;
 use super::records::{own, own_bytes};
 use super::share::LiveShare;
 use super::state::{DurableGroup, GroupMetadata, StoredMember, TopicPartition};
+use super::streams::LiveStreams;
 use super::timers::{Deadline, TimerKey, TimerKind};
 use ottla_wire::error_code::ErrorCode;
 
@@ -155,6 +156,8 @@ pub(crate) struct LiveGroup {
     pub(crate) consumer: Option<Box<LiveConsumer>>,
     /// Given for share groups (KIP-932). Likewise.
     pub(crate) share: Option<Box<LiveShare>>,
+    /// Given for streams groups (KIP-1071). Then what is above of members is as of an empty classic group.
+    pub(crate) streams: Option<Box<LiveStreams>>,
 }
 
 impl LiveGroup {
@@ -182,6 +185,7 @@ impl LiveGroup {
             appends_in_flight: 0,
             consumer: None,
             share: None,
+            streams: None,
         }
     }
 
@@ -194,6 +198,10 @@ impl LiveGroup {
         if let Some(share) = &durable.share {
             let share = Some(Box::new(LiveShare::new((**share).clone())));
             return Self { share, ..Self::new(id) };
+        }
+        if let Some(streams) = &durable.streams {
+            let streams = Some(Box::new(LiveStreams::new((**streams).clone())));
+            return Self { streams, ..Self::new(id) };
         }
         match &durable.metadata {
             Some(metadata) => Self::from_metadata(id, metadata),
@@ -404,6 +412,9 @@ impl LiveGroup {
         if let Some(consumer) = &self.consumer {
             return consumer.group.is_subscribed(topic);
         }
+        if let Some(streams) = &self.streams {
+            return streams.group.is_subscribed(topic);
+        }
         match &self.subscribed_topics {
             Some(topics) => topics.contains(topic),
             None => self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE),
@@ -415,6 +426,7 @@ impl LiveGroup {
         self.members.is_empty()
             && self.consumer.is_none()
             && self.share.is_none()
+            && self.streams.is_none()
             && self.pending_members.is_empty()
             && self.appends_in_flight == 0
             && self.state == GroupState::Empty
@@ -426,6 +438,7 @@ impl LiveGroup {
         self.state == GroupState::Empty
             && self.consumer.as_ref().is_none_or(|consumer| consumer.group.members().is_empty())
             && self.share.as_ref().is_none_or(|share| share.group.members().is_empty())
+            && self.streams.as_ref().is_none_or(|streams| streams.group.members().is_empty())
     }
 
     pub(crate) fn session_key(&self, member_id: &Text) -> TimerKey {

@@ -70,11 +70,7 @@ impl Turn<'_> {
         &self,
         group: &LiveGroup,
     ) -> Result<(LiveConsumer, Vec<CoordinatorRecord>), Refusal> {
-        // Generations are logged; a group that has none may still have one on its way.
-        let logged = group.generation > 0 || group.protocol_type.is_some() || group.appends_in_flight > 0;
-        let tombstone = logged.then(|| records::group_tombstone(&group.id)).transpose();
-        let mut converted: Vec<CoordinatorRecord> =
-            tombstone.map_err(|_| not_encoded())?.into_iter().collect();
+        let mut converted = classic_tombstone(group)?;
         let mut consumer = ConsumerGroup::default();
         if group.state != GroupState::Empty {
             let upgraded = self.upgraded(group)?;
@@ -192,10 +188,14 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// A consumer group without members is a classic one for whoever joins it as that.
+    /// A consumer or streams group without members is a classic one for whoever joins it as that.
     pub(super) fn empty_to_classic(&mut self, group: &mut LiveGroup) -> Result<(), ErrorCode> {
-        let Some(consumer) = &group.consumer else { return Ok(()) };
-        let converted = consumer.tombstones(&group.id).map_err(|_| ErrorCode::UnknownServerError)?;
+        let converted = match (&group.consumer, &group.streams) {
+            (Some(consumer), _) => consumer.tombstones(&group.id),
+            (None, Some(streams)) => streams.tombstones(&group.id),
+            (None, None) => return Ok(()),
+        };
+        let converted = converted.map_err(|_| ErrorCode::UnknownServerError)?;
         self.become_classic_group(group, LiveGroup::new(group.id.clone()));
         self.append_ahead(group, converted, None);
         Ok(())
@@ -207,6 +207,14 @@ impl Turn<'_> {
         classic.appends_in_flight = group.appends_in_flight;
         *group = classic;
     }
+}
+
+/// What takes a classic group out of the log, if it may be in it.
+pub(super) fn classic_tombstone(group: &LiveGroup) -> Result<Vec<CoordinatorRecord>, Refusal> {
+    // Generations are logged; a group that has none may still have one on its way.
+    let logged = group.generation > 0 || group.protocol_type.is_some() || group.appends_in_flight > 0;
+    let tombstone = logged.then(|| records::group_tombstone(&group.id)).transpose();
+    Ok(tombstone.map_err(|_| not_encoded())?.into_iter().collect())
 }
 
 fn downgraded_member(member_id: &Text, member: &ConsumerMember, assignment: Bytes) -> Member {

@@ -22,8 +22,10 @@ mod command;
 mod consumer;
 mod convert;
 mod convert_consumer;
+mod convert_streams;
 mod describe;
 mod describe_consumer;
+mod describe_streams;
 mod expire;
 mod heartbeat;
 mod join;
@@ -34,6 +36,7 @@ mod offsets;
 mod records;
 mod share;
 mod state;
+mod streams;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -48,6 +51,7 @@ use ottla_wire::text::Text;
 
 use crate::consumer_group::{ConsumerGroupConfig, ConsumerHeartbeatReply, GroupOverrides, TopicsView};
 use crate::share_group::{ShareGroupConfig, ShareHeartbeatReply};
+use crate::streams_group::{StreamsGroupConfig, StreamsHeartbeatReply};
 
 pub use command::{
     Append, Command, CoordinatorRecord, Effects, Heartbeat, Join, JoinReply, JoinedMember, Leave, LeaveReply,
@@ -57,6 +61,7 @@ pub use command::{
 pub use convert::Client;
 pub use describe::{GroupDescription, GroupFilter, GroupListing, MemberDescription};
 pub use describe_consumer::{ConsumerGroupDescription, ConsumerMemberDescription, DescribedPartitions};
+pub use describe_streams::StreamsGroupDescription;
 pub use member::GroupState;
 pub use offsets::{FetchedOffset, FetchedTopic};
 pub use records::{Applied, RecordError};
@@ -101,6 +106,8 @@ pub struct GroupConfig {
     pub consumer: ConsumerGroupConfig,
     /// Of share groups (KIP-932).
     pub share: ShareGroupConfig,
+    /// Of streams groups (KIP-1071).
+    pub streams: StreamsGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -114,6 +121,7 @@ impl Default for GroupConfig {
             offsets_retention_ms: 10_080 * 60 * 1000,
             consumer: ConsumerGroupConfig::default(),
             share: ShareGroupConfig::default(),
+            streams: StreamsGroupConfig::default(),
         }
     }
 }
@@ -314,6 +322,7 @@ impl GroupCoordinator {
             Command::ConsumerHeartbeat(command) => self.consumer_heartbeat(now, token, &command, effects),
             Command::ShareHeartbeat(command) => self.share_heartbeat(now, token, &command, effects),
             Command::ShareState(command) => self.share_state(now, token, &command, effects),
+            Command::StreamsHeartbeat(command) => self.streams_heartbeat(now, token, &command, effects),
             Command::OffsetCommit(command) => self.commit_offsets(now, token, command, effects),
             Command::OffsetDelete(command) => self.delete_offsets(now, token, command, effects),
             Command::DeleteGroup { group_id } => self.delete_group(now, token, &group_id, effects),
@@ -488,7 +497,7 @@ impl GroupCoordinator {
 impl Turn<'_> {
     /// A timer's entry came up; whether it is due, its deadline knows.
     fn timer_up(&mut self, group: &mut LiveGroup, key: TimerKey) {
-        if group.consumer.is_some() {
+        if group.timers().is_some() {
             self.consumer_timer_up(group, key);
             return;
         }
@@ -522,7 +531,10 @@ impl Turn<'_> {
                 }
             }
             // Of consumer groups; this one was one.
-            TimerKind::Revocation(_) | TimerKind::Rejoin(_) | TimerKind::Resync(_) => {}
+            TimerKind::Revocation(_)
+            | TimerKind::Rejoin(_)
+            | TimerKind::Resync(_)
+            | TimerKind::InitialRebalance => {}
         }
     }
 }
@@ -538,6 +550,9 @@ impl Reply {
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(ConsumerHeartbeatReply::failed(error)),
             Self::ShareHeartbeat(_) => Self::ShareHeartbeat(ShareHeartbeatReply::failed(error)),
             Self::ShareState(_) => Self::ShareState(error),
+            Self::StreamsHeartbeat(_) => {
+                Self::StreamsHeartbeat(Box::new(StreamsHeartbeatReply::failed(error)))
+            }
             Self::OffsetCommit(mut topics) => {
                 for (_, code) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                     if *code == ErrorCode::None {

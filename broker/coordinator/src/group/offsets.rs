@@ -265,6 +265,9 @@ fn may_commit(group: &LiveGroup, command: &OffsetCommit, topics: &TopicsView) ->
     if let Some(consumer) = &group.consumer {
         return consumer.may_commit(command, topics);
     }
+    if let Some(streams) = &group.streams {
+        return streams.may_commit(command);
+    }
     let transactional = command.transaction.is_some();
     if command.generation_id < 0 && group.state == GroupState::Empty {
         return Ok(());

@@ -6,8 +6,9 @@
 //! | 2        | GroupMetadataKey         | 3                                                                |
 //!
 //! These are the newest versions without tagged fields, as Kafka 4.3 writes them. All versions are read. Records of
-//! consumer groups (KIP-848) are in [`crate::consumer_group::records`], those of share groups (KIP-932) in
-//! [`crate::share_group::records`]; those of other kinds (streams groups) are skipped.
+//! consumer groups (KIP-848) are in [`crate::consumer_group::records`], of share groups (KIP-932) in
+//! [`crate::share_group::records`], of streams groups (KIP-1071) in [`crate::streams_group::records`]; those of other kinds are
+//! skipped.
 
 use bytes::Bytes;
 use ottla_wire::decode::DecodeError;
@@ -22,6 +23,7 @@ use super::command::CoordinatorRecord;
 use super::state::{CommittedOffset, GroupMetadata, StoredMember, TopicPartition};
 use crate::consumer_group::ConsumerRecord;
 use crate::share_group::ShareRecord;
+use crate::streams_group::StreamsRecord;
 
 /// Types of keys.
 const OFFSET_COMMIT_KEYS: [i16; 2] = [0, 1];
@@ -47,6 +49,9 @@ pub enum RecordError {
     /// Key or value ends too early or holds nonsense.
     #[error("a coordinator record does not decode: {0}")]
     Decode(#[from] DecodeError),
+    /// A streams group's topology that points at nothing.
+    #[error("a coordinator record has a topology that points at nothing")]
+    Topology,
     /// A value of a version that is not known.
     #[error("a coordinator record of key type {key} has a value of version {version}, which is not known")]
     Version {
@@ -64,6 +69,7 @@ pub(crate) enum Record {
     Group { group: Text, metadata: Option<GroupMetadata> },
     Consumer { group: Text, record: ConsumerRecord },
     Share { group: Text, record: ShareRecord },
+    Streams { group: Text, record: StreamsRecord },
     Other,
 }
 
@@ -94,7 +100,11 @@ pub(crate) fn decode(key: &Bytes, value: Option<&Bytes>) -> Result<Record, Recor
         return Ok(Record::Share { group, record });
     }
     let consumer = crate::consumer_group::records::decode(kind, key, value)?;
-    Ok(consumer.map_or(Record::Other, |(group, record)| Record::Consumer { group, record }))
+    if let Some((group, record)) = consumer {
+        return Ok(Record::Consumer { group, record });
+    }
+    let streams = crate::streams_group::records::decode(kind, key, value)?;
+    Ok(streams.map_or(Record::Other, |(group, record)| Record::Streams { group, record }))
 }
 
 /// The value and its version.

@@ -213,6 +213,7 @@ impl LiveGroup {
     fn may_be_share(&self) -> bool {
         self.share.is_some()
             || (self.consumer.is_none()
+                && self.streams.is_none()
                 && self.members.is_empty()
                 && self.protocol_type.is_none()
                 && self.generation == 0

@@ -12,6 +12,7 @@ use ottla_wire::text::Text;
 use super::records::{self, Applied, Record, RecordError};
 use crate::consumer_group::{ConsumerGroup, ConsumerRecord};
 use crate::share_group::{ShareGroup, ShareRecord};
+use crate::streams_group::{StreamsGroup, StreamsRecord};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,12 +81,14 @@ pub struct GroupMetadata {
 /// A group as the log has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DurableGroup {
-    /// None: only offsets, or a consumer group.
+    /// None: only offsets, or a group of another kind.
     pub metadata: Option<GroupMetadata>,
     /// Given for consumer groups (KIP-848).
     pub consumer: Option<Box<ConsumerGroup>>,
     /// Given for share groups (KIP-932).
     pub share: Option<Box<ShareGroup>>,
+    /// Given for streams groups (KIP-1071).
+    pub streams: Option<Box<StreamsGroup>>,
     /// What is committed.
     pub offsets: BTreeMap<TopicPartition, CommittedOffset>,
     /// The producers with an open transaction that commits an offset of the partition.
@@ -145,6 +148,7 @@ impl DurableState {
             }
             Record::Consumer { group, record } => self.apply_consumer(group, record),
             Record::Share { group, record } => self.apply_share(group, record),
+            Record::Streams { group, record } => self.apply_streams(group, record),
         }
         Ok(Applied::Changed)
     }
@@ -199,6 +203,21 @@ impl DurableState {
         }
     }
 
+    /// Likewise of a streams group.
+    fn apply_streams(&mut self, group: Text, record: StreamsRecord) {
+        if record.is_tombstone() {
+            let Some(found) = self.groups.get_mut(&group) else { return };
+            match &mut found.streams {
+                streams @ Some(_) if matches!(record, StreamsRecord::Group(None)) => *streams = None,
+                Some(streams) => streams.apply(record),
+                None => {}
+            }
+            self.drop_if_bare(&group);
+        } else {
+            self.groups.entry(group).or_default().streams.get_or_insert_default().apply(record);
+        }
+    }
+
     fn put(&mut self, group: Text, partition: TopicPartition, committed: CommittedOffset) {
         self.groups.entry(group).or_default().offsets.insert(partition, committed);
     }
@@ -236,6 +255,7 @@ impl DurableState {
             found.metadata.is_none()
                 && found.consumer.is_none()
                 && found.share.is_none()
+                && found.streams.is_none()
                 && found.offsets.is_empty()
                 && found.pending.is_empty()
         };

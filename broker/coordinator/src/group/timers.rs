@@ -19,6 +19,8 @@ pub(crate) enum TimerKind {
     Rejoin(Text),
     /// A classic member of a consumer group had its rebalance timeout to sync.
     Resync(Text),
+    /// The first members of a streams group have waited for more (KIP-1071).
+    InitialRebalance,
     /// The join phase of a rebalance ends: the initial delay or the rebalance timeout.
     Join,
     /// Members that have not synced within the rebalance timeout are dropped (KAFKA-13435).

@@ -191,5 +191,8 @@ impl Harness {
         let live = self.machine.groups.get("g").and_then(|group| group.consumer.as_ref());
         let logged = self.machine.durable().group("g").and_then(|group| group.consumer.as_ref());
         assert_eq!(live.map(|live| &live.group), logged.map(|logged| &**logged));
+        let live = self.machine.groups.get("g").and_then(|group| group.streams.as_ref());
+        let logged = self.machine.durable().group("g").and_then(|group| group.streams.as_ref());
+        assert_eq!(live.map(|live| &live.group), logged.map(|logged| &**logged));
     }
 }

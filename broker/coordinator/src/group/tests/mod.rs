@@ -7,6 +7,7 @@ mod membership;
 mod offsets;
 mod schedule;
 mod static_members;
+mod streams;
 
 use std::collections::BTreeMap;
 
