@@ -170,7 +170,7 @@ class Run:
     def times(self, address_limit_ms):
         """How long the API takes for each page: the median of five."""
         slow = []
-        for path in ("cluster", "quorum", "traffic", "topics", "topics?sort=bytes&order=descending&page=3", "topics?search=event",
+        for path in ("cluster", "quorum", "traffic", "topics", "topics?sort=bytes&order=descending&page=3", "topics?search=event", "topics?sort=trouble&order=descending&page=5",
                      f"topics/{self.topic}", f"topics/{self.topic}/messages", "groups", "groups?sort=lag", "brokers/1", "configs/broker/1", "configs/cluster/default"):
             taken = []
             for _ in range(5):
@@ -190,10 +190,14 @@ def main():
     arguments.add_argument("--address", required=True)
     arguments.add_argument("--pictures", required=True)
     arguments.add_argument("--only", nargs="*", help="pages to take pictures of, and nothing else")
+    arguments.add_argument("--times", action="store_true", help="measure the API, and nothing else")
     arguments.add_argument("--limit-ms", type=int, default=0, help="fail when a page's answer takes longer")
     given = arguments.parse_args()
     run = Run(given)
     try:
+        if given.times:
+            run.times(given.limit_ms)
+            return
         run.every_page()
         if not given.only:
             run.dialogs()
