@@ -32,7 +32,7 @@ export function configTable(scope, name, shell) {
   function draw() {
     const word = search.value.trim().toLowerCase();
     const fits = all.filter((config) => (word === "" || config.name.toLowerCase().includes(word) || (config.documentation ?? "").toLowerCase().includes(word)) && (!changed.checked || config.source !== "default"));
-    list.update(fits);
+    list.update(fits.map((config) => ({ ...config, may_alter: mayAlter })));
     fill(end, `${plural(all.filter((config) => config.source !== "default").length, "differs", "differ")} from the default`);
   }
 
