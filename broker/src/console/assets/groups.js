@@ -99,7 +99,7 @@ export function group({ id, shell }) {
       { title: "End", num: true, minor: true, cell: (one) => count(one.end) },
       { title: "Lag", num: true, cell: (one) => lag(one.lag) },
       { title: "", minor: true, cell: (one) => h("div", { class: "lagbar" }, bar("", one.lag ?? 0, most, "")) },
-      { title: "Read by", cell: (one) => one.member ?? h("span", { class: "faint" }, "nobody") },
+      { title: "Read by", minor: true, cell: (one) => one.member ?? h("span", { class: "faint" }, "nobody") },
     ],
   });
 
