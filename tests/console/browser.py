@@ -81,10 +81,14 @@ class Browser:
 
     def open(self, address):
         """Opens an address, and waits until the page has looked once."""
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=address)
+        self.go(address)
         self.wait("document.documentElement?.dataset.ready", f"{address} does not get ready")
         time.sleep(0.15)
+
+    def go(self, address):
+        """Opens an address, and waits for nothing."""
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=address)
 
     def key(self, text):
         """A key, as a person types it."""

@@ -162,6 +162,29 @@ class Run:
         browser.wait("location.hash === '#/topics'", "the topic is not deleted")
         self.check("changes")
 
+    def login(self, address):
+        """A node that asks who one is: a form, a wrong password, a right one, and out again."""
+        browser = self.browser
+        browser.look(*WIDE, "light")
+        browser.go(f"{address}/console/#/")
+        browser.wait("document.querySelector('dialog[open] input[name=password]')", "no form to sign in with")
+        self.picture("login-light-wide", whole=False)
+        sign_in = "(user, password) => { const form = document.querySelector('dialog form'); form.user.value = user; form.password.value = password; form.requestSubmit(); }"
+        browser.evaluate(f"({sign_in})('bob', 'wrong')")
+        browser.wait("document.querySelector('dialog .error')?.innerText.includes('wrong')", "a wrong password is not told")
+        browser.evaluate(f"({sign_in})('bob', 'bob-secret')")
+        browser.wait("document.querySelector('main').innerText.includes('brokers running')", "a right password opens nothing")
+        browser.wait("document.getElementById('user').innerText === 'bob'", "the user is not shown")
+        self.picture("signed-in-light-wide", whole=False)
+        browser.evaluate("document.getElementById('user').click()")
+        browser.wait("document.querySelector('dialog[open] input[name=password]')", "signing out keeps the login")
+        browser.key("Escape")
+        browser.wait("!document.getElementById('notice').hidden", "without a login nothing is said")
+        # The refusals are what was wanted; anything else is not.
+        strange = [text for text in browser.complaints if "401" not in text]
+        if strange:
+            raise SystemExit(f"login: {strange}")
+
     def press(self, text):
         button = f"[...document.querySelectorAll('main button')].find((one) => one.innerText === {json.dumps(text)})"
         self.browser.wait(button, f"no button {text}")
@@ -170,7 +193,7 @@ class Run:
     def times(self, address_limit_ms):
         """How long the API takes for each page: the median of five."""
         slow = []
-        for path in ("cluster", "quorum", "traffic", "topics", "topics?sort=bytes&order=descending&page=3", "topics?search=event",
+        for path in ("cluster", "quorum", "traffic", "topics", "topics?sort=bytes&order=descending&page=3", "topics?search=event", "topics?sort=trouble&order=descending&page=5",
                      f"topics/{self.topic}", f"topics/{self.topic}/messages", "groups", "groups?sort=lag", "brokers/1", "configs/broker/1", "configs/cluster/default"):
             taken = []
             for _ in range(5):
@@ -187,13 +210,21 @@ class Run:
 
 def main():
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--address", required=True)
+    arguments.add_argument("--address", default="")
+    arguments.add_argument("--login", help="the address of a node whose listeners ask for SASL, with bob and bob-secret; nothing else is done")
     arguments.add_argument("--pictures", required=True)
     arguments.add_argument("--only", nargs="*", help="pages to take pictures of, and nothing else")
+    arguments.add_argument("--times", action="store_true", help="measure the API, and nothing else")
     arguments.add_argument("--limit-ms", type=int, default=0, help="fail when a page's answer takes longer")
     given = arguments.parse_args()
     run = Run(given)
     try:
+        if given.login:
+            run.login(given.login.rstrip("/"))
+            return
+        if given.times:
+            run.times(given.limit_ms)
+            return
         run.every_page()
         if not given.only:
             run.dialogs()

@@ -32,6 +32,7 @@ def main():
     arguments.add_argument("--bootstrap", required=True)
     arguments.add_argument("--topics", type=int, default=200)
     arguments.add_argument("--groups", type=int, default=20)
+    arguments.add_argument("--bulk", type=int, default=0, help="so many further partitions, in topics of 100 with one replica each")
     arguments.add_argument("--stay", action="store_true", help="go on writing and reading until SIGTERM")
     given = arguments.parse_args()
     random_ = random.Random(7)
@@ -48,6 +49,10 @@ def main():
             except Exception as error:
                 if "already exists" not in str(error).lower():
                     raise
+    bulk = [NewTopic(f"bulk.{number:04}", 100, 1) for number in range(given.bulk // 100)]
+    for start in range(0, len(bulk), 10):
+        for done in admin.create_topics(bulk[start:start + 10], operation_timeout=120, request_timeout=120).values():
+            done.result()
     producer = Producer({"bootstrap.servers": given.bootstrap, "linger.ms": 20, "compression.type": "lz4"})
     for index, name in enumerate(topics):
         for number in range(random_.randrange(20, 160) if index < 60 else 5):

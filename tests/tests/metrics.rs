@@ -45,6 +45,19 @@ fn traffic_and_replicas_are_counted_where_they_are() {
     }
     assert_ne!(found[&leader]["ottla_topic_fetched_bytes_total{topic=\"t\"}"], "0");
     assert_eq!(found.values().filter(|page| page["ottla_controller_active"] == "1").count(), 1);
+    for kind in ["request_queue", "request_handling", "request_remote", "response_send", "request"] {
+        let count = &found[&leader][&format!("ottla_{kind}_seconds_count{{api=\"Produce\"}}")];
+        assert_ne!(count, "0", "{kind}");
+    }
+    let page = &found[&leader];
+    // Nothing of a produce is left waiting; followers' fetches nearly always wait.
+    assert_eq!(page["ottla_requests_waiting{api=\"Produce\"}"], "0");
+    for name in ["ottla_connections", "ottla_listener_connections{listener=\"PLAINTEXT\"}"] {
+        assert!(page[name].parse::<u32>().unwrap() >= 2, "{name}: two followers fetch");
+    }
+    let disk =
+        page.iter().find(|(name, _)| name.starts_with("ottla_log_directory_disk_free_bytes{")).unwrap();
+    assert!(disk.1.parse::<u64>().unwrap() > 0);
     let other = (1..=3).find(|id| *id != leader).unwrap();
     cluster.node(other).unwrap().kill().unwrap();
     cluster.nodes.retain(|node| node.id != other);

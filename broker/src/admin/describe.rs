@@ -15,7 +15,7 @@ use super::{AdminService, unavailable};
 const TROUBLE_MAX: usize = 1_000;
 
 impl AdminService {
-    pub(super) fn cluster(&self) -> proto::DescribeClusterReply {
+    pub(crate) fn cluster(&self) -> proto::DescribeClusterReply {
         let image = self.image.current();
         let mut reply = proto::DescribeClusterReply {
             cluster_id: image.cluster_id().to_owned(),

@@ -69,7 +69,7 @@ impl AdminService {
     }
 
     /// A node that has just started has no metadata for a moment: the question waits, rather than being answered by nothing.
-    async fn ready(&self) -> Result<(), Status> {
+    pub(crate) async fn ready(&self) -> Result<(), Status> {
         if self.image.wait_for(0, READY_PATIENCE).await {
             return Ok(());
         }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use ottla_wire::api::ApiKey;
 use ottla_wire::encode::{ErrorCounts, Segments, encode_counted_frame};
+use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::Message;
 use ottla_wire::text::Text;
+use tracing::{Instrument, Span};
 
 use crate::network::FileRange;
 use crate::security::Principal;
@@ -46,6 +48,37 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
+    /// The answer, awaited within a span that ends with it.
+    pub(crate) fn within(self, span: Span) -> Self {
+        if span.is_disabled() {
+            return self;
+        }
+        let told = |span: &Span, response: &Response| {
+            if !response.errors.is_empty() {
+                let names: Vec<_> =
+                    response.errors.iter().map(|(code, _)| ErrorCode::from_code(*code).name()).collect();
+                span.record("errors", names.join(",")).record("otel.status_code", "ERROR");
+            }
+        };
+        let awaited = |answer: Pin<Box<dyn Future<Output = Response> + Send>>| {
+            let future = async move {
+                let response = answer.await;
+                told(&Span::current(), &response);
+                response
+            };
+            Box::pin(future.instrument(span.clone()))
+        };
+        match self {
+            Self::Waiting(answer) => Self::Waiting(awaited(answer)),
+            Self::Exclusive(answer) => Self::Exclusive(awaited(answer)),
+            Self::Ready(response) => {
+                told(&span, &response);
+                Self::Ready(response)
+            }
+            other => other,
+        }
+    }
+
     /// The answer of a client that is to be quiet for a while; where there is none, only the quiet.
     pub(crate) fn muted(self, throttle_time_ms: i32) -> Self {
         if throttle_time_ms <= 0 {

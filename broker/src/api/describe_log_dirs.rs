@@ -42,12 +42,14 @@ fn describe(context: &BrokerContext, request: &DescribeLogDirsRequest) -> Descri
     let asked: Option<BTreeSet<(&str, i32)>> = request.topics.as_ref().map(|topics| {
         topics.iter().flat_map(|asked| asked.partitions.iter().map(|index| (&*asked.topic, *index))).collect()
     });
-    let mut held: Vec<HeldReplica> = Vec::new();
-    for partition in context.replicas.partitions() {
-        if asked.as_ref().is_none_or(|asked| asked.contains(&(&**partition.topic(), partition.index()))) {
-            held.extend(partition.held());
+    // A few among many thousands are looked up, not looked for.
+    let partitions = match asked {
+        Some(asked) => {
+            asked.into_iter().filter_map(|(topic, index)| context.replicas.by_name(topic, index)).collect()
         }
-    }
+        None => context.replicas.partitions(),
+    };
+    let held: Vec<HeldReplica> = partitions.iter().flat_map(|partition| partition.held()).collect();
     let directories = context.replicas.directories().all();
     let results = directories
         .iter()

@@ -14,6 +14,9 @@ use crate::context::BrokerContext;
 use crate::metrics::Handled;
 use crate::quotas::RequestCharge;
 
+/// The target of spans: it is no log event's, so levels of logs neither show nor hide them.
+pub(crate) const SPAN_TARGET: &str = "ottla::span";
+
 /// Routes requests to handlers; shared by all connections.
 pub(crate) struct Dispatcher {
     pub(crate) context: Arc<BrokerContext>,
@@ -139,11 +142,31 @@ impl Dispatcher {
             return Answer::Close(format!("{api_key:?} version {} is not served", header.api_version));
         }
         let charge = RequestCharge::new(&self.context.quotas, client, &call);
-        let answer = self.route(client, call, &mut decoder);
+        let span = request_span(&call);
+        let answer = span.in_scope(|| self.route(client, call, &mut decoder)).within(span);
         let answer = RequestCharge::apply(charge, client, started, answer);
         client.handled = Handled::new(api_key, started);
         answer
     }
+}
+
+/// The span of a request, for traces. Where nobody collects spans, that is one look at a flag.
+fn request_span(call: &Call) -> tracing::Span {
+    tracing::trace_span!(
+        target: SPAN_TARGET,
+        "request",
+        otel.name = call.api_key.name(),
+        otel.kind = "server",
+        messaging.system = "kafka",
+        version = call.version,
+        correlation_id = call.correlation_id,
+        client_id = call.client_name(),
+        client.address = &*call.client_host,
+        principal = %call.principal,
+        listener = &*call.listener,
+        errors = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+    )
 }
 
 /// Decodes a body. Bytes behind it are let be, as Kafka does: librdkafka's Metadata 13 has some.

@@ -43,8 +43,7 @@ pub(super) async fn cluster(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
 ) -> Answer {
-    let request = caller.request(proto::DescribeClusterRequest {});
-    let reply = console.admin.describe_cluster(request).await?.into_inner();
+    let reply = console.overview().await?;
     let sees_trouble = caller.access(&console).has_cluster(Operation::Describe);
     let named = |partitions: &[proto::PartitionRef]| {
         let name = |one: &proto::PartitionRef| json!({ "topic": one.topic, "partition": one.partition });
@@ -62,7 +61,7 @@ pub(super) async fn cluster(
     });
     Ok(Json(json!({
         "cluster_id": reply.cluster_id,
-        "controller_id": reply.controller_id,
+        "controller_id": console.admin.controller.leader_id(),
         "answering_node": reply.answering_node,
         "metadata_index": reply.metadata_index,
         "topics": reply.topics,
@@ -132,11 +131,10 @@ pub(super) async fn broker(
 ) -> Answer {
     let unknown = || ApiError::not_found(ErrorCode::BrokerIdNotRegistered, "there is no such broker");
     let id: i32 = id.parse().map_err(|_| unknown())?;
-    let request = caller.request(proto::DescribeClusterRequest {});
-    let reply = console.admin.describe_cluster(request).await?.into_inner();
+    let reply = console.overview().await?;
     let found = reply.brokers.iter().find(|broker| broker.id == id).ok_or_else(unknown)?;
     let mut answer = shown(found);
-    answer["is_controller"] = json!(reply.controller_id == id);
+    answer["is_controller"] = json!(console.admin.controller.leader_id() == id);
     let (directories, error) = if caller.access(&console).cluster(Operation::Describe).is_err() {
         (None, Some("its disks are for those with Describe of the cluster".to_owned()))
     } else {
@@ -151,6 +149,20 @@ pub(super) async fn broker(
 }
 
 impl Console {
+    /// The cluster at the index that is applied: counted once for each, however many look. Where the brokers are is for everybody, as
+    /// in the Kafka protocol; how they are is not.
+    async fn overview(&self) -> Result<Arc<proto::DescribeClusterReply>, ApiError> {
+        self.admin.ready().await?;
+        let index = self.admin.image.current().index().0;
+        let known = self.overview.lock().clone();
+        if let Some(known) = known.filter(|known| known.metadata_index == index) {
+            return Ok(known);
+        }
+        let counted = Arc::new(self.admin.cluster());
+        *self.overview.lock() = Some(Arc::clone(&counted));
+        Ok(counted)
+    }
+
     async fn disks(&self, broker: i32) -> Result<Vec<Value>, ApiError> {
         let context = self.context()?;
         let answers = self.log_directories(context, &[broker], None).await;

@@ -272,6 +272,10 @@ pub(super) async fn delete(
     check_id(&id)?;
     caller.access(&console).group(Operation::Delete, &id).map_err(ApiError::plain)?;
     let context = console.context()?;
+    if context.groups.partition_of(&id).is_none() {
+        // Nobody has ever committed or joined: there is not even a place for groups.
+        return Err(ApiError::not_found(ErrorCode::GroupIdNotFound, format!("there is no group \"{id}\"")));
+    }
     let broker =
         coordinator(context, &id).ok_or_else(|| ApiError::plain(ErrorCode::CoordinatorNotAvailable))?;
     let request = DeleteGroupsRequest { groups_names: vec![Text::from(id.as_str())] };

@@ -99,6 +99,8 @@ impl Console {
             if self.lets_anonymous_in() {
                 return Ok(Caller { principal: Principal::anonymous(), address, is_known: false });
             }
+            // Before the broker has started nobody can be known.
+            self.context()?;
             return Err(ApiError::unauthenticated("sign in with a user of the Kafka listeners"));
         };
         let (user, password) = guard::printable(given)

@@ -105,12 +105,17 @@ pub(super) async fn read(
     let topic = Text::from(name.as_str());
     let partitions = chosen(context, &name, wanted.partition)?;
     let all = Partitions::from([(topic.clone(), partitions.clone())]);
-    let starts = console.offsets_at(context, &all, EARLIEST).await;
-    let ends = console.offsets_at(context, &all, LATEST).await;
-    let times = match wanted.from {
-        From::Time(time) => Some(console.offsets_at(context, &all, time).await),
-        _ => None,
+    let times = async {
+        match wanted.from {
+            From::Time(time) => Some(console.offsets_at(context, &all, time).await),
+            _ => None,
+        }
     };
+    let (starts, ends, times) = tokio::join!(
+        console.offsets_at(context, &all, EARLIEST),
+        console.offsets_at(context, &all, LATEST),
+        times,
+    );
     let share = Budget::share(partitions.len());
     let scans = partitions.iter().map(|partition| {
         let key = (topic.clone(), *partition);

@@ -40,6 +40,8 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post, put};
+use ottla_proto::admin::DescribeClusterReply;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use self::answer::ApiError;
@@ -60,6 +62,8 @@ pub struct Console {
     broker: OnceLock<Arc<BrokerContext>>,
     peers: Peers,
     sizes: Sizes,
+    /// The last overview, good for one index of the metadata.
+    overview: Mutex<Option<Arc<DescribeClusterReply>>>,
     logins: Logins,
     turns: Semaphore,
 }
@@ -72,6 +76,7 @@ impl Console {
             broker: OnceLock::new(),
             peers: Peers::default(),
             sizes: Sizes::default(),
+            overview: Mutex::default(),
             logins: Logins::default(),
             turns: Semaphore::new(guard::REQUESTS_MAX),
         })

@@ -13,7 +13,7 @@ use crate::context::BrokerContext;
 use crate::replication::peer::{Peer, PeerError};
 
 /// Idle connections that are kept for each broker.
-const IDLE_MAX: usize = 2;
+const IDLE_MAX: usize = 4;
 /// A broker that does not answer within this time is left out.
 const TIMEOUT: Duration = Duration::from_secs(3);
 

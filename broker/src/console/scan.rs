@@ -182,7 +182,9 @@ impl Scan<'_> {
             };
             budget.bytes = budget.bytes.saturating_sub(bytes.len());
             let aborted = Aborted::new(data.aborted_transactions.unwrap_or_default());
-            let reached = self.take(bytes, next, to, aborted, sink, stops_full);
+            // Batches may be large and compressed: the broker's other work goes on meanwhile.
+            let reached =
+                tokio::task::block_in_place(|| self.take(bytes, next, to, aborted, sink, stops_full));
             if reached <= next {
                 break;
             }

@@ -56,7 +56,7 @@ impl Drop for Ephemeral {
 
 impl Dev {
     pub(crate) fn run(&self, output: Output) -> anyhow::Result<()> {
-        logging::start(LogFormat::Text);
+        logging::start(LogFormat::Text, None);
         let ephemeral = self
             .ephemeral
             .then(|| Ephemeral(std::env::temp_dir().join(format!("ottla-dev-{}", std::process::id()))));

@@ -39,12 +39,16 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let (config, findings) = self.load()?;
-        logging::start(config.log_format);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+        {
+            // Spans are sent by the runtime's connections.
+            let _within = runtime.enter();
+            logging::start(config.log_format, config.otlp_endpoint.as_deref());
+        }
         for warning in &findings.warnings {
             tracing::warn!("{}{warning}", self.place());
         }
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
         let result = runtime.block_on(serve(&config, self.first_records()));
         runtime.shutdown_background();
         result

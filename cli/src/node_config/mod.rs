@@ -72,6 +72,8 @@ pub(crate) struct NodeConfig {
     /// `None`: no HTTP port.
     pub(crate) http: Option<Address>,
     pub(crate) log_format: LogFormat,
+    /// Where spans of requests go; `None`: nowhere.
+    pub(crate) otlp_endpoint: Option<String>,
     /// Everything that was set, by Kafka's names.
     pub(crate) properties: Arc<BTreeMap<String, String>>,
 }
@@ -137,6 +139,7 @@ impl NodeConfig {
         } else {
             LogFormat::Text
         };
+        let otlp_endpoint = otlp_endpoint(settings, findings);
         let metadata_base =
             settings.filled("metadata.log.dir").map(PathBuf::from).or_else(|| log_dirs.first().cloned());
         Some(Self {
@@ -155,6 +158,7 @@ impl NodeConfig {
             log_dirs,
             http,
             log_format,
+            otlp_endpoint,
             properties: Arc::new(properties),
         })
     }
@@ -211,6 +215,17 @@ fn log_dirs(settings: &Settings, findings: &mut Findings) -> Vec<PathBuf> {
         findings.problem(settings, "log.dirs", "names no directory");
     }
     all
+}
+
+fn otlp_endpoint(settings: &Settings, findings: &mut Findings) -> Option<String> {
+    const NAME: &str = "ottla.otlp.endpoint";
+    let endpoint = settings.filled(NAME)?;
+    if !cfg!(feature = "otlp") {
+        findings.problem(settings, NAME, "needs a binary that was built with the feature otlp: leave it out");
+    } else if !endpoint.starts_with("http://") {
+        findings.problem(settings, NAME, "is not http://HOST:PORT of a collector's gRPC port");
+    }
+    Some(endpoint.to_owned())
 }
 
 fn http(settings: &Settings, findings: &mut Findings) -> Option<Address> {

@@ -23,7 +23,7 @@ export function configTable(scope, name, shell) {
     columns: [
       { title: "Name", kind: "name", cell: (config) => h("span", { title: config.documentation }, config.name) },
       { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : config.value) },
-      { title: "From", cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
+      { title: "From", minor: true, cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
       { title: "Type", minor: true, cell: (config) => h("span", { class: "faint" }, config.type) },
       { title: "", num: true, cell: (config) => (mayAlter && !config.read_only ? h("button", { class: "button small", type: "button", onclick: () => edit(config) }, "Edit") : h("span", { class: "faint" }, config.read_only ? "read-only" : "")) },
     ],
@@ -32,7 +32,7 @@ export function configTable(scope, name, shell) {
   function draw() {
     const word = search.value.trim().toLowerCase();
     const fits = all.filter((config) => (word === "" || config.name.toLowerCase().includes(word) || (config.documentation ?? "").toLowerCase().includes(word)) && (!changed.checked || config.source !== "default"));
-    list.update(fits);
+    list.update(fits.map((config) => ({ ...config, may_alter: mayAlter })));
     fill(end, `${plural(all.filter((config) => config.source !== "default").length, "differs", "differ")} from the default`);
   }
 

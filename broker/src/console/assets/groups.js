@@ -82,9 +82,9 @@ export function group({ id, shell }) {
     empty: "It has no members.",
     columns: [
       { title: "Client", kind: "name", cell: (member) => h("span", { title: member.id }, member.client_id || "–") },
-      { title: "Host", kind: "mono", cell: (member) => member.host },
-      { title: "Instance", cell: (member) => member.instance_id ?? h("span", { class: "faint" }, "–") },
-      { title: "Epoch", num: true, cell: (member) => count(member.epoch) },
+      { title: "Host", minor: true, kind: "mono", cell: (member) => member.host },
+      { title: "Instance", minor: true, cell: (member) => member.instance_id ?? h("span", { class: "faint" }, "–") },
+      { title: "Epoch", num: true, minor: true, cell: (member) => count(member.epoch) },
       { title: "Partitions", kind: "wide", cell: (member) => (member.assigned.length === 0 ? h("span", { class: "faint" }, "none") : member.assigned.map((one) => [h("a", { href: path("topics", one.topic) }, one.topic), h("span", { class: "soft" }, ` ${ranges(one.partitions)}  `)])) },
     ],
   });
@@ -99,7 +99,7 @@ export function group({ id, shell }) {
       { title: "End", num: true, minor: true, cell: (one) => count(one.end) },
       { title: "Lag", num: true, cell: (one) => lag(one.lag) },
       { title: "", minor: true, cell: (one) => h("div", { class: "lagbar" }, bar("", one.lag ?? 0, most, "")) },
-      { title: "Read by", cell: (one) => one.member ?? h("span", { class: "faint" }, "nobody") },
+      { title: "Read by", minor: true, cell: (one) => one.member ?? h("span", { class: "faint" }, "nobody") },
     ],
   });
 

@@ -107,7 +107,8 @@ async function look() {
     if (number === state.number) notice.hidden = true;
   } catch (error) {
     if (error.name === "AbortError" || number !== state.number) return;
-    await tell(error);
+    // Whoever does not want to sign in is not asked again and again.
+    if (!(await tell(error))) return;
   }
   if (number === state.number && page.every_ms) state.timer = setTimeout(() => (document.hidden ? wait() : look()), page.every_ms);
   document.documentElement.dataset.ready = String(number);
@@ -118,16 +119,14 @@ function wait() {
 }
 
 async function tell(error) {
-  if (error instanceof ApiError && error.status === 401) {
-    await signIn();
-    return;
-  }
+  if (error instanceof ApiError && error.status === 401 && (await signIn())) return true;
   if (!(error instanceof ApiError)) console.error(error);
-  const may = error.status === 403 && state.session?.login_offered && !state.session.signed_in;
+  const may = error.status === 401 || (error.status === 403 && state.session?.login_offered && !state.session.signed_in);
   notice.hidden = false;
   fill(notice, h("b", {}, error.message), " ", h("span", { class: "soft" }, error.hint ?? "", error.code ? ` (${error.code})` : ""),
     may ? [" ", h("button", { class: "button small", type: "button", onclick: signIn }, "Sign in")] : null);
   if (main.querySelector(".loading")) fill(main.querySelector(".loading"), "This could not be loaded.");
+  return error.status !== 401;
 }
 
 async function session() {
@@ -162,6 +161,7 @@ async function signIn() {
   const done = await signingIn;
   signingIn = null;
   if (done) look();
+  return Boolean(done);
 }
 
 document.getElementById("user").addEventListener("click", () => {

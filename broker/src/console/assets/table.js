@@ -10,23 +10,42 @@ export function table({ columns, open, caption, empty = "Nothing here." }) {
   const element = h("div", { class: "scroll" }, h("table", { "aria-label": caption }, h("thead", {}, head), body));
   let rows = [];
   let selected = -1;
+  let shown = "";
 
-  function mark() {
+  function mark(scroll = true) {
     [...body.children].forEach((row, index) => row.classList.toggle("selected", index === selected));
-    body.children[selected]?.scrollIntoView({ block: "nearest" });
+    if (scroll) body.children[selected]?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The way back to the link or button that has the focus, in rows that are made anew. */
+  function focused() {
+    const active = document.activeElement;
+    for (const part of [head, body]) {
+      if (!part.contains(active)) continue;
+      const at = [...part.querySelectorAll("a, button")].indexOf(active);
+      return () => part.querySelectorAll("a, button")[at]?.focus({ preventScroll: true });
+    }
+    return null;
   }
 
   return {
     element,
     /** Shows rows; `sorting` is {sort, order, change(sort, order)}. */
     update(items, sorting) {
+      // What is as it was stays; what somebody is about to copy stays too.
+      const state = JSON.stringify([items, sorting?.sort, sorting?.order]);
+      const selection = getSelection();
+      if (state === shown || (!selection.isCollapsed && body.contains(selection.anchorNode))) return;
+      shown = state;
       rows = items;
+      const focus = focused();
       fill(head, columns.map((column) => heading(column, sorting)));
       const cells = (row) => columns.map((column) => h("td", { class: classes(column, column.kind) }, column.cell(row)));
       fill(body, rows.length > 0 ? rows.map((row) => h("tr", { class: row.rowClass }, cells(row)))
         : h("tr", {}, h("td", { class: "empty", colspan: columns.length }, empty)));
       if (selected >= rows.length) selected = rows.length - 1;
-      if (selected >= 0) mark();
+      if (selected >= 0) mark(false);
+      focus?.();
     },
     /** j, k, Enter. */
     key(event) {
