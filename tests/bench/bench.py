@@ -136,7 +136,7 @@ def main():
         for row in options.rows.split(","):
             for turn in range(options.rounds):
                 for product in ("ottla", "kafka"):
-                    properties = loads.PROPERTIES if row in loads.ROWS else {}
+                    properties = loads.properties(nodes) if row in loads.ROWS else {}
                     with Cluster(product, nodes, options.ottla, **properties) as cluster:
                         for name, value in ALL_ROWS[row](cluster, options).items():
                             measured.setdefault((nodes, name), {}).setdefault(product, []).append(value)

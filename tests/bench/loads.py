@@ -6,7 +6,7 @@ import subprocess
 from clusters import create
 
 # A group's coordinator and a transaction's are on every node; few partitions so that their logs are as on a small cluster.
-PROPERTIES = {
+_PROPERTIES = {
     "offsets.topic.num.partitions": 12,
     "transaction.state.log.num.partitions": 6,
     "group.consumer.max.size": 1000,
@@ -14,6 +14,11 @@ PROPERTIES = {
     "group.consumer.min.heartbeat.interval.ms": 500,
     "group.consumer.heartbeat.interval.ms": 1000,
 }
+
+
+def properties(nodes):
+    """Of a cluster of so many nodes for these rows."""
+    return {**_PROPERTIES, "transaction.state.log.replication.factor": nodes, "transaction.state.log.min.isr": min(2, nodes)}
 
 
 def load(options, cluster, verb, **settings):

@@ -1,6 +1,6 @@
 //! Batches of records, plain or of an idempotent producer: what idempotence costs.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -65,17 +65,18 @@ pub(crate) async fn run(settings: &Settings) -> Result<Value> {
     let rounds = (megabytes * 1_000_000).div_ceil(batch_bytes * partitions);
     LocalSet::new()
         .run_until(async move {
+            let mut ready = Vec::new();
+            for (address, partitions) in leaders {
+                let mut connection = Connection::open(&address).await?;
+                await_leader(&mut connection, &topic, &partitions).await?;
+                let options =
+                    if idempotent { identified(&bootstrap).await? } else { BatchOptions::default() };
+                ready.push((connection, partitions, options));
+            }
             let began = Instant::now();
             let mut tasks = JoinSet::new();
-            for (address, partitions) in leaders {
-                tasks.spawn_local(one(
-                    bootstrap.clone(),
-                    address,
-                    topic.clone(),
-                    partitions,
-                    rounds,
-                    idempotent,
-                ));
+            for (connection, partitions, options) in ready {
+                tasks.spawn_local(one(connection, topic.clone(), partitions, rounds, options));
             }
             while let Some(done) = tasks.join_next().await {
                 done??;
@@ -87,28 +88,48 @@ pub(crate) async fn run(settings: &Settings) -> Result<Value> {
         .await
 }
 
+/// Of a new idempotent producer, before its first batch.
+async fn identified(bootstrap: &str) -> Result<BatchOptions> {
+    let request = InitProducerIdRequest {
+        transaction_timeout_ms: 60_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    let given = any(bootstrap).await?.call(4, &request).await?;
+    Ok(BatchOptions {
+        producer_id: given.producer_id,
+        producer_epoch: given.producer_epoch,
+        base_sequence: 0,
+        ..Default::default()
+    })
+}
+
+/// Writes a record to each partition, as soon as its leader knows that it is.
+async fn await_leader(connection: &mut Connection, topic: &str, partitions: &[i32]) -> Result<()> {
+    for partition in partitions {
+        loop {
+            let probe = batch(BatchOptions::default(), 1, b"probe")?;
+            let answer = connection.call(12, &request(topic, None, vec![(*partition, probe)])).await?;
+            match refusals(&answer).next() {
+                None => break,
+                // Unknown partition, not leader, too few replicas in sync.
+                Some(3 | 6 | 19) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Some(code) => bail!("refused: {code}"),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `rounds` requests, each with a batch for every partition of one leader.
 async fn one(
-    bootstrap: String,
-    address: String,
+    mut connection: Connection,
     topic: String,
     partitions: Vec<i32>,
     rounds: usize,
-    idempotent: bool,
+    mut options: BatchOptions,
 ) -> Result<()> {
-    let mut options = BatchOptions::default();
-    if idempotent {
-        let request = InitProducerIdRequest {
-            transaction_timeout_ms: 60_000,
-            producer_id: -1,
-            producer_epoch: -1,
-            ..Default::default()
-        };
-        let given = any(&bootstrap).await?.call(4, &request).await?;
-        (options.producer_id, options.producer_epoch) = (given.producer_id, given.producer_epoch);
-        options.base_sequence = 0;
-    }
-    let mut connection = Connection::open(&address).await?;
     let value: Vec<u8> = (0..RECORD_BYTES).map(|at| b"abcdefghijklmnop"[at * 7 % 16]).collect();
     let mut in_flight = 0;
     for round in 0..rounds + IN_FLIGHT_MAX {
@@ -126,7 +147,7 @@ async fn one(
             let batches = batches.collect::<Result<_>>()?;
             connection.send(12, &request(&topic, None, batches)).await?;
             in_flight += 1;
-            if idempotent {
+            if options.base_sequence >= 0 {
                 options.base_sequence =
                     options.base_sequence.checked_add(RECORDS).context("too many records")?;
             }
