@@ -1,10 +1,11 @@
 """Ottla beside Apache Kafka on this machine: the same workload on each in turn, and the ratio.
 
     tests/bench/run [--nodes 1,3] [--rows NAME,…] [--megabytes 1000] [--rounds 3]
+    tests/bench/groups, tests/bench/transactions: the rows of `loads.py`, appended to RESULTS.md
 
 Each row is measured on a fresh cluster of each product, in turn and several times; the table shows medians. CPU is user and
 system time of the server processes alone. The load comes from kcat (librdkafka) and, where every answer is awaited, from
-librdkafka's Python binding.
+librdkafka's Python binding; of groups and transactions from our own `load`.
 """
 import argparse
 import json
@@ -17,53 +18,15 @@ import tempfile
 import time
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
 import failures
+import loads
+from clusters import create, kcat, lines_file
 from plot import bars
 from servers import Cluster
 
 HERE = pathlib.Path(__file__).resolve().parent
-PARTITIONS = 6
-
-
-def create(cluster, topic, partitions=PARTITIONS, **configs):
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
-    configs = {"min.insync.replicas": str(min(2, cluster.count)), **configs}
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            admin.create_topics([NewTopic(topic, partitions, cluster.count, config=configs)])[topic].result(30)
-            break
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    while True:
-        partitions_seen = admin.list_topics(topic, timeout=10).topics[topic].partitions
-        if len(partitions_seen) == partitions and all(p.leader >= 0 for p in partitions_seen.values()):
-            return topic
-        time.sleep(0.01)
-
-
-def lines_file(megabytes, length):
-    """A file of lines of so many bytes with little repetition; made once a run."""
-    path = pathlib.Path(tempfile.gettempdir()) / f"ottla-bench-{megabytes}-{length}.txt"
-    if not path.exists() or path.stat().st_size < megabytes * 1_000_000:
-        block = bytearray()
-        while len(block) < 4_000_000:
-            block += os.urandom(length // 2).hex().encode()[: length - 1].ljust(length - 1, b"x") + b"\n"
-        with path.open("wb") as out:
-            for _ in range(max(1, megabytes * 1_000_000 // len(block))):
-                out.write(block)
-    return path
-
-
-def kcat(cluster, *arguments, stdin=None):
-    command = ["kcat", "-b", cluster.bootstrap, "-q", *arguments]
-    done = subprocess.run(command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode()[-500:]}")
+RESULTS = HERE / "RESULTS.md"
 
 
 def timed(cluster, work, byte_count):
@@ -128,20 +91,27 @@ def start(cluster, options):
     return {"first acknowledged record s": first, "idle CPU %": (cluster.cpu_seconds() - cpu) * 10, "idle memory MiB a node": cluster.resident_mib() / cluster.count}
 
 
-ROWS = {
-    "start": start, "throughput": throughput, "latency": latency,
-    "killed": failures.killed, "rolling": failures.rolling, "reassign": failures.reassign,
+ROWS = {"start": start, "throughput": throughput, "latency": latency}
+ALL_ROWS = {
+    **ROWS, **loads.ROWS, "killed": failures.killed, "rolling": failures.rolling, "reassign": failures.reassign,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="1,3")
-    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ALL_ROWS)}")
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ottla", default=str(HERE.parent.parent / "target/release/ottla"))
+    parser.add_argument("--load", default=str(HERE.parent.parent / "target/release/ottla-load"), help="the binary of the load")
+    parser.add_argument("--seconds", type=int, default=10, help="how long commits, heartbeats and transactions go on")
+    parser.add_argument("--groups", type=int, default=1000, help="how many groups of three members")
+    parser.add_argument("--members", type=int, default=200, help="members of the large group")
+    parser.add_argument("--partitions", type=int, default=1000, help="partitions of the large group's topic")
+    parser.add_argument("--rate", type=int, default=20_000, help="commits a second")
+    parser.add_argument("--append", metavar="TITLE", help="append the table to RESULTS.md under this title")
     parser.add_argument("--out", default=".", help="where results.json, results.md and results.svg go")
     options = parser.parse_args()
     measured = {}
@@ -149,11 +119,17 @@ def main():
         for row in options.rows.split(","):
             for turn in range(options.rounds):
                 for product in ("ottla", "kafka"):
-                    with Cluster(product, nodes, options.ottla) as cluster:
-                        for name, value in ROWS[row](cluster, options).items():
+                    properties = loads.properties(nodes) if row in loads.ROWS else {}
+                    with Cluster(product, nodes, options.ottla, **properties) as cluster:
+                        for name, value in ALL_ROWS[row](cluster, options).items():
                             measured.setdefault((nodes, name), {}).setdefault(product, []).append(value)
                     print(f"{nodes} node(s), {row}, round {turn + 1}, {product}: done", file=sys.stderr)
-    report(measured, pathlib.Path(options.out))
+    text = report(measured, pathlib.Path(options.out))
+    if options.append:
+        sized = ("groups", "members", "partitions", "rate", "seconds", "megabytes", "rounds")
+        sizes = ", ".join(f"{name} {getattr(options, name)}" for name in sized)
+        with RESULTS.open("a") as results:
+            results.write(f"\n## {options.append}\n\n{sizes}\n\n{text}")
 
 
 def report(measured, out):
@@ -170,6 +146,7 @@ def report(measured, out):
     (out / "results.md").write_text(text)
     (out / "results.json").write_text(json.dumps([{"nodes": n, "what": w, **v} for (n, w), v in measured.items()], indent=1))
     (out / "results.svg").write_text(bars(ratios))
+    return text
 
 
 if __name__ == "__main__":

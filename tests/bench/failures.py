@@ -9,8 +9,11 @@ import threading
 import time
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+
+from clusters import create, kcat, lines_file
 
 WRITERS = 3
 REASSIGN_MEGABYTES = 300
@@ -53,13 +56,11 @@ class Writer(threading.Thread):
 
 
 def leaders(cluster, topic):
-    from bench import AdminClient
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     return {p.id: p.leader for p in admin.list_topics(topic, timeout=10).topics[topic].partitions.values()}
 
 
 def isr_sizes(cluster, topic):
-    from bench import AdminClient
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     return [len(p.isrs) for p in admin.list_topics(topic, timeout=10).topics[topic].partitions.values()]
 
@@ -82,7 +83,6 @@ def whole(cluster, topic):
 
 def spread_topic(cluster, name, partitions, **configs):
     """A topic whose leaders are on every node: a node that is not there yet would not lead."""
-    from bench import AdminClient, create
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     until("every broker", lambda: len(admin.list_topics(timeout=10).brokers) == cluster.count)
     topic = create(cluster, name, partitions, **configs)
@@ -160,7 +160,6 @@ def rolling(cluster, options):
 
 def reassign(cluster, options):
     """A partition of some size moves from two replicas to one that had none."""
-    from bench import kcat, lines_file
     if cluster.count < 3:
         return {}
     topic = spread_topic(cluster, "moved", 1, **{"min.insync.replicas": "1"})

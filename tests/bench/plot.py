@@ -16,7 +16,7 @@ def bars(ratios):
         y = ROW * (index + 1)
         width = 0 if ratio != ratio else BAR * ratio / top
         # Of throughput more is better, of everything else less.
-        good = ratio >= 1 if "MB/s" in label else ratio <= 1
+        good = ratio >= 1 if any(unit in label for unit in ("MB/s", "commits/s", "transactions/s")) else ratio <= 1
         out.append(f'<text x="{LABEL - 8}" y="{y + 16}" text-anchor="end">{escape(label)}</text>')
         out.append(f'<rect x="{LABEL}" y="{y + 4}" width="{width:.1f}" height="{ROW - 8}" fill="{"#2a7" if good else "#c63"}"/>')
         out.append(f'<text x="{LABEL + width + 6:.1f}" y="{y + 16}">{ratio:.2f}</text>')
