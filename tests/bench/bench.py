@@ -92,6 +92,20 @@ def throughput(cluster, options, record_bytes=1024):
     return out
 
 
+def flushed(cluster, options):
+    """Ottla with every record on the disk before it is acknowledged, beside Kafka that leaves that to the system."""
+    path = lines_file(options.megabytes, 1024)
+    flush = {"flush.messages": "1"} if cluster.product == "ottla" else {}
+    topic = create(cluster, "flushed", **flush)
+    settings = ["-X", "acks=all", "-X", "linger.ms=5", "-X", "queue.buffering.max.messages=200000"]
+
+    def produce():
+        with path.open("rb") as lines:
+            kcat(cluster, "-P", "-t", topic, *settings, stdin=lines)
+
+    return {f"produce 1024 B, Ottla alone with flush.messages=1, {name}": value for name, value in timed(cluster, produce, path.stat().st_size).items()}
+
+
 def latency(cluster, options):
     """One record at a time, acks=all."""
     topic = create(cluster, "latency", 1)
@@ -127,7 +141,7 @@ def start(cluster, options):
     return {"first acknowledged record s": first, "idle CPU %": (cluster.cpu_seconds() - cpu) * 10, "idle memory MiB a node": cluster.resident_mib() / cluster.count}
 
 
-ROWS = {"start": start, "throughput": throughput, "latency": latency}
+ROWS = {"start": start, "throughput": throughput, "flushed": flushed, "latency": latency}
 
 
 def main():

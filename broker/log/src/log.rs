@@ -70,6 +70,7 @@ impl Log {
     /// A new, empty log in a directory that is not there yet.
     pub fn create(path: &Path, topic_id: Uuid, config: LogConfig, _now_ms: i64) -> Result<Self, LogError> {
         std::fs::create_dir_all(path).map_err(LogError::io("cannot create", path))?;
+        // The segment's creation syncs the directory, and with it this name.
         directory::write_topic_id(path, topic_id)?;
         let mut segment = Segment::create(path, 0)?;
         // Most partitions of many are not written to at once.

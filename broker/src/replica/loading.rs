@@ -90,9 +90,17 @@ impl Directories {
                 continue;
             }
             // Without a topic id nobody can say whose records these are: a stray, left alone and never served (I36).
-            let Some(topic_id) = directory::read_topic_id(&found.path)? else {
-                tracing::warn!(path = %found.path.display(), "has no topic id and is not served");
-                continue;
+            let topic_id = match directory::read_topic_id(&found.path) {
+                Ok(Some(topic_id)) => topic_id,
+                Ok(None) => {
+                    tracing::warn!(path = %found.path.display(), "has no topic id and is not served");
+                    continue;
+                }
+                Err(error @ LogError::Corrupt { .. }) => {
+                    tracing::error!(path = %found.path.display(), %error, "has no readable topic id and is not served");
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let key = (found.topic, found.partition);
             stale.remove(&key);

@@ -136,6 +136,52 @@ fn damage_below_the_recovery_point_is_replicated_again_when_others_have_it() {
     assert_eq!(partition.fetch_position(6).unwrap().offset, 0);
 }
 
+/// I36: what lies where a replica is to be made, and is not it, is neither served nor written over.
+#[test]
+fn files_of_nobody_are_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(format!("{TOPIC}-0"));
+    for metadata in ["", "version: 0\n"] {
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("partition.metadata"), metadata).unwrap();
+        std::fs::write(path.join("00000000000000000000.log"), "precious").unwrap();
+        if metadata.is_empty() {
+            std::fs::remove_file(path.join("partition.metadata")).unwrap();
+        }
+        let manager = start(directory.path(), &[]);
+        let partition = led(&manager, &[1], 1, 6);
+        assert_eq!(partition.append_as_leader(batch(), 1, Clock::wall_ms()).unwrap().base_offset, 0);
+        drop((partition, manager));
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    let aside: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir() && path.to_str().unwrap().ends_with("-stray"))
+        .map(|path| std::fs::read_to_string(path.join("00000000000000000000.log")).unwrap())
+        .collect();
+    assert_eq!(aside, ["precious", "precious"]);
+}
+
+/// I36: a replica of a topic that the cluster does not know is not served, and not removed either.
+#[test]
+fn a_replica_of_an_unknown_topic_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path(), &[]);
+    led(&manager, &[1], 1, 5).append_as_leader(batch(), 1, Clock::wall_ms()).unwrap();
+    manager.close();
+    drop(manager);
+    let manager = start(directory.path(), &[]);
+    manager.apply_image(&Arc::new(MetadataImage::default()), None);
+    assert!(manager.partitions().is_empty());
+    let names: Vec<String> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.starts_with(TOPIC))
+        .collect();
+    assert!(names.len() == 1 && names[0].ends_with("-stray"), "{names:?}");
+}
+
 /// Of ten thousand partitions a checkpoint every five seconds is much to write: only what is new is written.
 #[test]
 fn a_checkpoint_is_written_when_it_says_something_new() {

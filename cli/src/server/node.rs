@@ -18,7 +18,6 @@ use ottla_broker::http::{self, NodeStatus};
 use ottla_broker::security::GrpcSecurity;
 use ottla_controller::{Controller, ControllerOptions};
 use ottla_log::directory::{self, DirectoryLock};
-use ottla_proto::metadata::MetadataRecord;
 use ottla_proto::transport::Gate;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,6 +28,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::adopt::Beginning;
 use super::options::{self, Shared};
 use crate::failure::Failure;
 use crate::node_config::{Address, NodeConfig};
@@ -95,11 +95,11 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts all roles; returns when the broker is registered and takes connections. A cluster that is formed begins with
-    /// `first_records`.
+    /// `first`.
     pub(crate) async fn start(
         config: &NodeConfig,
         ports: Ports,
-        first_records: Vec<MetadataRecord>,
+        first: impl Into<Beginning>,
     ) -> anyhow::Result<Self> {
         let name = &config.controller_listener;
         let security = GrpcSecurity::open(name, config.protocol(name), &config.properties)
@@ -124,7 +124,7 @@ impl Node {
             lock: None,
             security,
         };
-        let started = node.start_roles(config, ports, shared, first_records).await;
+        let started = node.start_roles(config, ports, shared, first.into()).await;
         match started {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -140,7 +140,7 @@ impl Node {
         config: &NodeConfig,
         ports: Ports,
         shared: Shared,
-        first_records: Vec<MetadataRecord>,
+        first: Beginning,
     ) -> anyhow::Result<()> {
         if config.roles.broker {
             shared.status.set("broker", Some("starting".into()));
@@ -157,7 +157,13 @@ impl Node {
                 None => Gate::default(),
             };
             let dial = self.security.as_ref().map(GrpcSecurity::dial).unwrap_or_default();
-            let options = ControllerOptions { first_records, dial, gate, ..options::controller(config) };
+            let options = ControllerOptions {
+                first_records: first.records,
+                cluster_id: first.cluster_id,
+                dial,
+                gate,
+                ..options::controller(config)
+            };
             let controller = Controller::start(options).await?;
             routes = controller.routes();
             shared.status.add_metrics(controller.metrics());
