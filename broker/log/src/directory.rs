@@ -219,10 +219,15 @@ pub fn latest_epoch(path: &Path) -> Option<i32> {
     EpochCache::open(path).0.latest()
 }
 
-/// The content is durable; its name with the next sync of the directory.
+/// Where a partition's directory says what topic it is of.
+pub(crate) fn topic_id_path(path: &Path) -> PathBuf {
+    path.join(PARTITION_METADATA)
+}
+
+/// Durable with the log's first flush.
 pub(crate) fn write_topic_id(path: &Path, id: Uuid) -> Result<(), LogError> {
     let text = format!("version: 0\ntopic_id: {}\n", encode_id(id));
-    fs::write_content(&path.join(PARTITION_METADATA), text.as_bytes())
+    fs::write_atomically(&topic_id_path(path), text.as_bytes(), false)
 }
 
 /// Reads and removes the marker of a clean stop; gives the broker epoch in it.

@@ -96,16 +96,6 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8], durable: bool) -> Re
     }
 }
 
-/// As [`write_atomically`], but the name is not durable before the directory is synced.
-pub(crate) fn write_content(path: &Path, content: &[u8]) -> Result<(), LogError> {
-    let temporary = with_suffix(path, ".tmp");
-    let file = open(&temporary)?;
-    set_length(&file, &temporary, 0)?;
-    write_at(&file, &temporary, content, 0)?;
-    sync(&file, &temporary)?;
-    rename(&temporary, path)
-}
-
 /// Renames.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), LogError> {
     watched!(Change::Rename(from, to));

@@ -42,9 +42,10 @@ impl From<Vec<MetadataRecord>> for Beginning {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Topic {
-    id: Uuid,
+    /// Kafka writes it down with a partition's first record: of a topic without any it is not known.
+    id: Option<Uuid>,
     /// By index: the log directory's id and the latest leader epoch.
     partitions: BTreeMap<i32, (Uuid, i32)>,
 }
@@ -109,18 +110,20 @@ impl Found {
     fn add(&mut self, path: &Path, directory_id: Uuid) -> anyhow::Result<()> {
         for partition in directory::scan(path)?.into_iter().filter(|found| found.kind == Kind::Partition) {
             let shown = partition.path.display();
-            let Some(id) = directory::read_topic_id(&partition.path)? else {
+            let id = directory::read_topic_id(&partition.path)?;
+            if id.is_none() && has_records(&partition.path)? {
                 return Err(Failure::new(format!(
                     "{shown} has no partition.metadata, which names its topic's id"
                 ))
                 .hint("start Kafka 2.8 or later on it once, or move it away")
                 .into());
-            };
-            let topic = self.topics.entry(partition.topic.clone());
-            let topic = topic.or_insert_with(|| Topic { id, partitions: BTreeMap::new() });
+            }
+            let topic = self.topics.entry(partition.topic.clone()).or_default();
             let epoch = directory::latest_epoch(&partition.path).unwrap_or(0);
             let is_new = topic.partitions.insert(partition.partition, (directory_id, epoch)).is_none();
-            if topic.id != id || !is_new {
+            let is_other = id.is_some() && topic.id.is_some() && topic.id != id;
+            topic.id = topic.id.or(id);
+            if is_other || !is_new {
                 return Err(Failure::new(format!(
                     "{shown} is there twice, or is of another topic of the same name"
                 ))
@@ -149,7 +152,11 @@ impl Found {
             ..ProducerIdsRecord::default()
         })];
         for (name, topic) in &self.topics {
-            let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
+            let Some(id) = topic.id else {
+                tracing::warn!(topic = name, "has no record and no id, and is not taken over");
+                continue;
+            };
+            let topic_id = Bytes::copy_from_slice(id.as_bytes());
             records.push(Record::Topic(TopicRecord { topic_id: topic_id.clone(), name: name.clone() }));
             for (partition, (directory_id, leader_epoch)) in &topic.partitions {
                 let directory = Bytes::copy_from_slice(directory_id.as_bytes());
@@ -180,6 +187,19 @@ impl Found {
     }
 }
 
+/// Whether there is anything in a partition's segments.
+fn has_records(path: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if Path::new(&entry.file_name()).extension().is_some_and(|it| it == "log")
+            && entry.metadata()?.len() > 0
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +226,9 @@ mod tests {
         partition(root.path(), "a-b-1", id);
         partition(root.path(), "__consumer_offsets-0", "CQAAAAAAAAAAAAAAAAAAAA");
         std::fs::create_dir(root.path().join("__cluster_metadata-0")).unwrap();
+        // Kafka was killed before it wrote anything of these.
+        std::fs::create_dir(root.path().join("a-b-2")).unwrap();
+        std::fs::create_dir(root.path().join("never-written-0")).unwrap();
         let records = found(root.path()).unwrap().records(3);
         let partitions: Vec<_> = records
             .iter()
@@ -216,7 +239,8 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(partitions, [(0, vec![3], -1, 7), (0, vec![3], -1, 7), (1, vec![3], -1, 7)]);
+        let expected = [(0, 7), (0, 7), (1, 7), (2, 0)].map(|(index, epoch)| (index, vec![3], -1, epoch));
+        assert_eq!(partitions, expected);
         let is_compacted = |record: &MetadataRecord| {
             matches!(&record.record, Some(Record::Config(config)) if config.resource_name == "__consumer_offsets"
                 && config.value.as_deref() == Some("compact"))
@@ -232,5 +256,9 @@ mod tests {
         assert!(refusal.contains("partition 0 of topic orders"), "{refusal}");
         partition(root.path(), "orders-0", "CQAAAAAAAAAAAAAAAAAAAA");
         assert!(found(root.path()).is_err(), "two topics of one name");
+        std::fs::remove_file(root.path().join("orders-0/partition.metadata")).unwrap();
+        assert!(found(root.path()).is_ok(), "nothing is in it");
+        std::fs::write(root.path().join("orders-0/00000000000000000000.log"), "x").unwrap();
+        assert!(found(root.path()).is_err(), "whose records are these?");
     }
 }
