@@ -136,6 +136,25 @@ fn damage_below_the_recovery_point_is_replicated_again_when_others_have_it() {
     assert_eq!(partition.fetch_position(6).unwrap().offset, 0);
 }
 
+/// I28: a checkpoint that cannot be read costs time, and no directory.
+#[test]
+fn damaged_checkpoints_are_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path(), &[]);
+    led(&manager, &[1], 1, 5).append_as_leader(batch(), 1, Clock::wall_ms()).unwrap();
+    manager.close();
+    drop(manager);
+    for content in ["", "7\n", "0\n1\n", "0\n1\nno entry\n"] {
+        use ottla_log::directory::{HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS};
+        for file in [HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS] {
+            std::fs::write(directory.path().join(file), content).unwrap();
+        }
+        let manager = start(directory.path(), &[]);
+        let partition = led(&manager, &[1], 1, 6);
+        assert_eq!(partition.lock().log.as_ref().unwrap().end_offset(), 1, "{content:?}");
+    }
+}
+
 /// I36: what lies where a replica is to be made, and is not it, is neither served nor written over.
 #[test]
 fn files_of_nobody_are_set_aside() {
