@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_metadata::image::MetadataImage;
 use ottla_wire::error_code::ErrorCode;
-use ottla_wire::records::{BatchBuilder, BatchOptions};
+use ottla_wire::records::{BatchBuilder, BatchOptions, EndTransaction, Marker, end_transaction_marker};
 
 use super::test_images::{TOPIC, image};
 use super::*;
@@ -153,6 +153,41 @@ fn damaged_checkpoints_are_not_believed() {
         let partition = led(&manager, &[1], 1, 6);
         assert_eq!(partition.lock().log.as_ref().unwrap().end_offset(), 1, "{content:?}");
     }
+}
+
+/// After a crash the transactions that had ended are stable, also when nothing new moves the high watermark.
+#[test]
+fn ended_transactions_are_stable_after_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path(), &[]);
+    let partition = led(&manager, &[1], 1, 5);
+    let options = BatchOptions {
+        producer_id: 9,
+        producer_epoch: 0,
+        base_sequence: 0,
+        transactional: true,
+        ..BatchOptions::default()
+    };
+    let mut data = BatchBuilder::new(options);
+    data.add(Clock::wall_ms(), None, Some(b"value"), &[]).unwrap();
+    let marker =
+        Marker { producer_id: 9, producer_epoch: 0, coordinator_epoch: 0, timestamp_ms: Clock::wall_ms() };
+    let marker = end_transaction_marker(EndTransaction::Commit, marker).unwrap();
+    {
+        let mut state = partition.lock();
+        let log = state.log.as_mut().unwrap();
+        for records in [data.finish().unwrap(), marker] {
+            log.append_as_leader(&mut BytesMut::from(&records[..]), 5, Clock::wall_ms()).unwrap();
+        }
+    }
+    partition.report(ottla_replica::Input::Appended { log_end: 2 });
+    manager.directories().checkpoint_high_watermarks(&manager.partitions());
+    drop((partition, manager));
+    let manager = start(directory.path(), &[]);
+    let partition = led(&manager, &[1], 1, 6);
+    let state = partition.lock();
+    assert_eq!(state.machine.high_watermark(), 2);
+    assert_eq!(state.log.as_ref().unwrap().last_stable_offset(2), 2);
 }
 
 /// I36: what lies where a replica is to be made, and is not it, is neither served nor written over.
