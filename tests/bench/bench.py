@@ -9,12 +9,9 @@ librdkafka's Python binding; of groups and transactions from our own `load`.
 """
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
 from confluent_kafka import Producer
@@ -56,6 +53,20 @@ def throughput(cluster, options, record_bytes=1024):
     return out
 
 
+def flushed(cluster, options):
+    """Ottla with every record on the disk before it is acknowledged, beside Kafka that leaves that to the system."""
+    path = lines_file(options.megabytes, 1024)
+    flush = {"flush.messages": "1"} if cluster.product == "ottla" else {}
+    topic = create(cluster, "flushed", **flush)
+    settings = ["-X", "acks=all", "-X", "linger.ms=5", "-X", "queue.buffering.max.messages=200000"]
+
+    def produce():
+        with path.open("rb") as lines:
+            kcat(cluster, "-P", "-t", topic, *settings, stdin=lines)
+
+    return {f"produce 1024 B, Ottla alone with flush.messages=1, {name}": value for name, value in timed(cluster, produce, path.stat().st_size).items()}
+
+
 def latency(cluster, options):
     """One record at a time, acks=all."""
     topic = create(cluster, "latency", 1)
@@ -91,7 +102,7 @@ def start(cluster, options):
     return {"first acknowledged record s": first, "idle CPU %": (cluster.cpu_seconds() - cpu) * 10, "idle memory MiB a node": cluster.resident_mib() / cluster.count}
 
 
-ROWS = {"start": start, "throughput": throughput, "latency": latency}
+ROWS = {"start": start, "throughput": throughput, "flushed": flushed, "latency": latency}
 ALL_ROWS = {
     **ROWS, **loads.ROWS, "killed": failures.killed, "rolling": failures.rolling, "reassign": failures.reassign,
 }

@@ -9,7 +9,7 @@ use crate::fs::write_atomically;
 /// Entries that a checkpoint may claim; more is damage.
 const ENTRIES_MAX: usize = 10_000_000;
 
-/// Reads the lines of a checkpoint; one that is not there has none.
+/// Reads the lines of a checkpoint; one that is not there, or empty, as Kafka makes them, has none.
 pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>, LogError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -17,6 +17,9 @@ pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>, LogError> {
         Err(error) => return Err(LogError::io("cannot read", path)(error)),
     };
     let damaged = |reason: &str| LogError::corrupt(path, 0, reason);
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut lines = text.lines();
     if lines.next().map(str::trim) != Some("0") {
         return Err(damaged("not a checkpoint of version 0"));

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 use crate::checkpoint::{read_lines, write_lines};
+use crate::epoch_cache::EpochCache;
 use crate::error::LogError;
 use crate::fs;
 
@@ -145,6 +146,18 @@ pub fn future_directory_name(topic: &str, partition: i32) -> String {
     name_with_id(topic, &partition.to_string(), "-future")
 }
 
+/// Renames a partition's directory that is in the way of a new one: `topic-partition.<uuid>-stray`, as Kafka names them. Nothing
+/// reads it any more, and nothing removes it. Gives the new name, or none if there is nothing in the way.
+pub fn set_aside(path: &Path, topic: &str, partition: i32) -> Result<Option<PathBuf>, LogError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let to = path.with_file_name(name_with_id(topic, &partition.to_string(), "-stray"));
+    fs::rename(path, &to)?;
+    path.parent().map_or(Ok(()), fs::sync_directory)?;
+    Ok(Some(to))
+}
+
 /// A long topic is cut, as Kafka does, for the name to fit into a file system's 255 bytes.
 pub(crate) fn name_with_id(topic: &str, partition: &str, suffix: &str) -> String {
     const NAME_BYTES_MAX: usize = 255;
@@ -169,6 +182,8 @@ pub fn scan(path: &Path) -> Result<Vec<FoundDirectory>, LogError> {
             (stem.rsplit_once('.').map_or(stem, |(stem, _)| stem), Kind::Deleted)
         } else if let Some(stem) = name.strip_suffix("-future") {
             (stem.rsplit_once('.').map_or(stem, |(stem, _)| stem), Kind::Future)
+        } else if name.ends_with("-stray") {
+            continue;
         } else {
             (name.as_str(), Kind::Partition)
         };
@@ -199,9 +214,20 @@ pub fn read_topic_id(path: &Path) -> Result<Option<Uuid>, LogError> {
     }
 }
 
+/// The latest leader epoch of a partition's directory, by its `leader-epoch-checkpoint`.
+pub fn latest_epoch(path: &Path) -> Option<i32> {
+    EpochCache::open(path).0.latest()
+}
+
+/// Where a partition's directory says what topic it is of.
+pub(crate) fn topic_id_path(path: &Path) -> PathBuf {
+    path.join(PARTITION_METADATA)
+}
+
+/// Durable with the log's first flush.
 pub(crate) fn write_topic_id(path: &Path, id: Uuid) -> Result<(), LogError> {
     let text = format!("version: 0\ntopic_id: {}\n", encode_id(id));
-    fs::write_atomically(&path.join(PARTITION_METADATA), text.as_bytes(), true)
+    fs::write_atomically(&topic_id_path(path), text.as_bytes(), false)
 }
 
 /// Reads and removes the marker of a clean stop; gives the broker epoch in it.

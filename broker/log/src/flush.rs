@@ -7,10 +7,11 @@
 //! writing it. The log refuses everything from then on.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::directory;
 use crate::error::LogError;
 use crate::fs;
 use crate::log::Log;
@@ -27,6 +28,8 @@ pub struct FlushTicket {
     caches: Vec<PathBuf>,
     /// New names are to be made durable too.
     directory: Option<PathBuf>,
+    /// Of a log that is new: the log directory, which holds its name.
+    parent: Option<PathBuf>,
     is_synced: bool,
     failed: Arc<AtomicBool>,
 }
@@ -46,7 +49,8 @@ impl FlushTicket {
             for path in &self.caches {
                 fs::sync_path(path)?;
             }
-            self.directory.as_deref().map_or(Ok(()), fs::sync_directory)
+            self.directory.as_deref().map_or(Ok(()), fs::sync_directory)?;
+            self.parent.as_deref().map_or(Ok(()), fs::sync_directory)
         };
         let result = sync();
         if result.is_err() {
@@ -72,11 +76,17 @@ impl Log {
             data: Vec::new(),
             caches: std::mem::take(&mut self.unsynced_snapshots),
             directory: None,
+            parent: None,
             is_synced: false,
             failed: Arc::clone(&self.broken),
         };
         if !ticket.caches.is_empty() {
             ticket.directory = Some(self.directory.clone());
+        }
+        if self.is_new {
+            ticket.caches.push(directory::topic_id_path(&self.directory));
+            ticket.directory = Some(self.directory.clone());
+            ticket.parent = self.directory.parent().map(Path::to_owned);
         }
         self.unflushed_records = 0;
         if self.recovery_point < self.end_offset {
@@ -96,6 +106,7 @@ impl Log {
     /// Takes note of a flush that has succeeded; gives the offset up to which everything is on disk.
     pub fn finish_flush(&mut self, ticket: FlushTicket) -> Result<i64, LogError> {
         self.check_usable()?;
+        self.is_new &= !ticket.is_synced;
         if ticket.is_synced && ticket.cuts == self.cuts {
             self.recovery_point = self.recovery_point.max(ticket.target);
             self.recovery_point_told = self.recovery_point_told.max(self.recovery_point);

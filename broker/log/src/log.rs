@@ -49,6 +49,8 @@ pub struct Log {
     /// How much earlier than `segment.ms` this log's segments roll.
     pub(crate) jitter_ms: i64,
     pub(crate) unflushed_records: i64,
+    /// Created and not flushed since: not even its directory's name is on disk.
+    pub(crate) is_new: bool,
     /// Written since the last flush.
     pub(crate) unsynced_snapshots: Vec<PathBuf>,
     /// Offset of the latest snapshot of producers; -1: there is none.
@@ -68,17 +70,20 @@ pub struct Log {
 
 impl Log {
     /// A new, empty log in a directory that is not there yet.
+    ///
+    /// Nothing is synced: thousands of partitions may come at once, and nothing was promised of them. The first flush syncs the
+    /// directory's own name and what is in it before any record counts as being on disk (I33); a crash before that leaves a
+    /// directory that is made anew, or none.
     pub fn create(path: &Path, topic_id: Uuid, config: LogConfig, _now_ms: i64) -> Result<Self, LogError> {
         std::fs::create_dir_all(path).map_err(LogError::io("cannot create", path))?;
         directory::write_topic_id(path, topic_id)?;
-        let mut segment = Segment::create(path, 0)?;
+        let mut segment = Segment::create_unsynced(path, 0)?;
         // Most partitions of many are not written to at once.
         segment.rest()?;
-        if let Some(parent) = path.parent() {
-            fs::sync_directory(parent)?;
-        }
         let (epochs, _) = EpochCache::open(path);
-        Ok(Self::assemble(path, config, vec![segment], epochs, ProducerState::default()))
+        let mut log = Self::assemble(path, config, vec![segment], epochs, ProducerState::default());
+        log.is_new = true;
+        Ok(log)
     }
 
     pub(crate) fn assemble(
@@ -101,6 +106,7 @@ impl Log {
             high_watermark: 0,
             jitter_ms,
             unflushed_records: 0,
+            is_new: false,
             unsynced_snapshots: Vec::new(),
             last_snapshot: -1,
             recovery_point_told: 0,

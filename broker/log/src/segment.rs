@@ -74,8 +74,14 @@ impl Segment {
 
     /// A new segment to write to.
     pub(crate) fn create(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
-        let mut segment = Self::create_files(directory, base_offset, "")?;
+        let segment = Self::create_unsynced(directory, base_offset)?;
         fs::sync_directory(directory)?;
+        Ok(segment)
+    }
+
+    /// The same; its names are not on disk before the directory is synced.
+    pub(crate) fn create_unsynced(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::create_files(directory, base_offset, "")?;
         segment.is_active = true;
         Ok(segment)
     }

@@ -198,7 +198,14 @@ impl Directories {
         };
         log_dir.partitions.fetch_add(1, Ordering::Relaxed);
         let path = log_dir.path().join(directory::partition_directory_name(topic, id.index));
-        let log = Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms());
+        // Something of the same name that is not this replica (I36): nobody but its owner can say what it is worth.
+        let aside = directory::set_aside(&path, topic, id.index).inspect(|aside| {
+            if let Some(aside) = aside {
+                tracing::error!(from = %path.display(), to = %aside.display(), "files that belong to no replica were set aside; remove them when they are not needed");
+            }
+        });
+        let create = |_| Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms());
+        let log = aside.and_then(create);
         let log = log.inspect_err(|error| {
             tracing::error!(topic, partition = id.index, %error, "a replica cannot be created");
             if error.is_disk_fault() {
@@ -267,6 +274,19 @@ impl Directories {
     pub(crate) fn clear_without_space(&self) {
         for log_dir in &self.all {
             log_dir.clear_without_space();
+        }
+    }
+
+    /// Renames the directory of a replica that nobody knows: it is not served, and whoever knows better finds it.
+    pub(crate) fn set_aside(topic: &str, id: PartitionId, log: &Log, log_dir: &LogDir) {
+        log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
+        log_dir.stale_names.lock().insert((topic.to_owned(), id.index));
+        match directory::set_aside(log.directory(), topic, id.index) {
+            Ok(Some(to)) => tracing::warn!(to = %to.display(), "remove it when it is not needed"),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(topic, partition = id.index, %error, "a stray replica's directory cannot be renamed");
+            }
         }
     }
 

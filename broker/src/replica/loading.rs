@@ -70,9 +70,9 @@ impl Directories {
         clean_shutdown: bool,
     ) -> Result<Vec<Candidate>, LogError> {
         let path = log_dir.path();
-        let high_watermarks = directory::read_checkpoint(&path.join(directory::HIGH_WATERMARKS))?;
-        let recovery_points = directory::read_checkpoint(&path.join(directory::RECOVERY_POINTS))?;
-        let log_starts = directory::read_checkpoint(&path.join(directory::LOG_STARTS))?;
+        let high_watermarks = read_checkpoint(&path.join(directory::HIGH_WATERMARKS))?;
+        let recovery_points = read_checkpoint(&path.join(directory::RECOVERY_POINTS))?;
+        let log_starts = read_checkpoint(&path.join(directory::LOG_STARTS))?;
         let checkpoints = [&high_watermarks, &recovery_points, &log_starts];
         let mut stale: std::collections::HashSet<(String, i32)> =
             checkpoints.into_iter().flat_map(|offsets| offsets.keys().cloned()).collect();
@@ -90,9 +90,17 @@ impl Directories {
                 continue;
             }
             // Without a topic id nobody can say whose records these are: a stray, left alone and never served (I36).
-            let Some(topic_id) = directory::read_topic_id(&found.path)? else {
-                tracing::warn!(path = %found.path.display(), "has no topic id and is not served");
-                continue;
+            let topic_id = match directory::read_topic_id(&found.path) {
+                Ok(Some(topic_id)) => topic_id,
+                Ok(None) => {
+                    tracing::warn!(path = %found.path.display(), "has no topic id and is not served");
+                    continue;
+                }
+                Err(error @ LogError::Corrupt { .. }) => {
+                    tracing::error!(path = %found.path.display(), %error, "has no readable topic id and is not served");
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let key = (found.topic, found.partition);
             stale.remove(&key);
@@ -114,6 +122,17 @@ impl Directories {
         }
         *log_dir.stale_names.lock() = stale;
         Ok(candidates)
+    }
+}
+
+/// A checkpoint is a cache (I28): of one that is damaged nothing is believed, and recovery reads more.
+fn read_checkpoint(path: &Path) -> Result<HashMap<(String, i32), i64>, LogError> {
+    match directory::read_checkpoint(path) {
+        Err(error @ LogError::Corrupt { .. }) => {
+            tracing::warn!(%error, "a checkpoint cannot be used; the logs are read instead");
+            Ok(HashMap::new())
+        }
+        read => read,
     }
 }
 

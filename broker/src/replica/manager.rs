@@ -447,13 +447,13 @@ impl ReplicaManager {
     }
 
     /// After the first image: what nobody claimed belongs to topics that were deleted, or moved, while this broker was
-    /// away. It is never served.
+    /// away. It is never served, and, as with Kafka, never removed: who deleted the topic may have meant another cluster's.
     fn remove_strays(&self) {
         let strays = std::mem::take(&mut *self.found.lock());
         for (id, stray) in strays {
-            tracing::warn!(topic = stray.topic, partition = id.index, topic_id = %id.topic_id, "is a replica of no topic of the cluster and is removed");
+            tracing::warn!(topic = stray.topic, partition = id.index, topic_id = %id.topic_id, "is a replica of no topic of the cluster and is set aside");
             if let Some(log) = stray.log {
-                self.directories.delete(&self.shared, &stray.topic, id, log, &stray.log_dir);
+                Directories::set_aside(&stray.topic, id, &log, &stray.log_dir);
             }
         }
     }

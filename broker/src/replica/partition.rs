@@ -165,7 +165,7 @@ impl Partition {
         topic: Arc<str>,
         id: PartitionId,
         rules: Arc<Rules>,
-        log: Option<Log>,
+        mut log: Option<Log>,
         log_dir: Arc<LogDir>,
         high_watermark: i64,
     ) -> Self {
@@ -173,6 +173,10 @@ impl Partition {
         let high_watermark = log.as_ref().map_or(0, |log| {
             high_watermark.clamp(log.log_start_offset(), log.end_offset().max(log.log_start_offset()))
         });
+        if let Some(log) = &mut log {
+            // The machine tells of changes only: transactions that ended below are stable from the start.
+            log.update_high_watermark(high_watermark);
+        }
         let machine = PartitionMachine::new(shared.options.broker_id, options, high_watermark);
         let state = State {
             machine,

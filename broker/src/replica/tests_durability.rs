@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_metadata::image::MetadataImage;
 use ottla_wire::error_code::ErrorCode;
-use ottla_wire::records::{BatchBuilder, BatchOptions};
+use ottla_wire::records::{BatchBuilder, BatchOptions, EndTransaction, Marker, end_transaction_marker};
 
 use super::test_images::{TOPIC, image};
 use super::*;
@@ -134,6 +134,106 @@ fn damage_below_the_recovery_point_is_replicated_again_when_others_have_it() {
     let manager = start(directory.path(), &[]);
     let partition = led(&manager, &[2], 2, 6);
     assert_eq!(partition.fetch_position(6).unwrap().offset, 0);
+}
+
+/// I28: a checkpoint that cannot be read costs time, and no directory.
+#[test]
+fn damaged_checkpoints_are_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path(), &[]);
+    led(&manager, &[1], 1, 5).append_as_leader(batch(), 1, Clock::wall_ms()).unwrap();
+    manager.close();
+    drop(manager);
+    for content in ["", "7\n", "0\n1\n", "0\n1\nno entry\n"] {
+        use ottla_log::directory::{HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS};
+        for file in [HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS] {
+            std::fs::write(directory.path().join(file), content).unwrap();
+        }
+        let manager = start(directory.path(), &[]);
+        let partition = led(&manager, &[1], 1, 6);
+        assert_eq!(partition.lock().log.as_ref().unwrap().end_offset(), 1, "{content:?}");
+    }
+}
+
+/// After a crash the transactions that had ended are stable, also when nothing new moves the high watermark.
+#[test]
+fn ended_transactions_are_stable_after_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path(), &[]);
+    let partition = led(&manager, &[1], 1, 5);
+    let options = BatchOptions {
+        producer_id: 9,
+        producer_epoch: 0,
+        base_sequence: 0,
+        transactional: true,
+        ..BatchOptions::default()
+    };
+    let mut data = BatchBuilder::new(options);
+    data.add(Clock::wall_ms(), None, Some(b"value"), &[]).unwrap();
+    let marker =
+        Marker { producer_id: 9, producer_epoch: 0, coordinator_epoch: 0, timestamp_ms: Clock::wall_ms() };
+    let marker = end_transaction_marker(EndTransaction::Commit, marker).unwrap();
+    {
+        let mut state = partition.lock();
+        let log = state.log.as_mut().unwrap();
+        for records in [data.finish().unwrap(), marker] {
+            log.append_as_leader(&mut BytesMut::from(&records[..]), 5, Clock::wall_ms()).unwrap();
+        }
+    }
+    partition.report(ottla_replica::Input::Appended { log_end: 2 });
+    manager.directories().checkpoint_high_watermarks(&manager.partitions());
+    drop((partition, manager));
+    let manager = start(directory.path(), &[]);
+    let partition = led(&manager, &[1], 1, 6);
+    let state = partition.lock();
+    assert_eq!(state.machine.high_watermark(), 2);
+    assert_eq!(state.log.as_ref().unwrap().last_stable_offset(2), 2);
+}
+
+/// I36: what lies where a replica is to be made, and is not it, is neither served nor written over.
+#[test]
+fn files_of_nobody_are_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(format!("{TOPIC}-0"));
+    for metadata in ["", "version: 0\n"] {
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("partition.metadata"), metadata).unwrap();
+        std::fs::write(path.join("00000000000000000000.log"), "precious").unwrap();
+        if metadata.is_empty() {
+            std::fs::remove_file(path.join("partition.metadata")).unwrap();
+        }
+        let manager = start(directory.path(), &[]);
+        let partition = led(&manager, &[1], 1, 6);
+        assert_eq!(partition.append_as_leader(batch(), 1, Clock::wall_ms()).unwrap().base_offset, 0);
+        drop((partition, manager));
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    let aside: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir() && path.to_str().unwrap().ends_with("-stray"))
+        .map(|path| std::fs::read_to_string(path.join("00000000000000000000.log")).unwrap())
+        .collect();
+    assert_eq!(aside, ["precious", "precious"]);
+}
+
+/// I36: a replica of a topic that the cluster does not know is not served, and not removed either.
+#[test]
+fn a_replica_of_an_unknown_topic_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = start(directory.path(), &[]);
+    led(&manager, &[1], 1, 5).append_as_leader(batch(), 1, Clock::wall_ms()).unwrap();
+    manager.close();
+    drop(manager);
+    let manager = start(directory.path(), &[]);
+    manager.apply_image(&Arc::new(MetadataImage::default()), None);
+    assert!(manager.partitions().is_empty());
+    let names: Vec<String> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.starts_with(TOPIC))
+        .collect();
+    assert!(names.len() == 1 && names[0].ends_with("-stray"), "{names:?}");
 }
 
 /// Of ten thousand partitions a checkpoint every five seconds is much to write: only what is new is written.

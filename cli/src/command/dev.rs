@@ -65,6 +65,7 @@ impl Dev {
             Failure::new(format!("cannot create {}: {error}", data.display())).hint("name another --data")
         })?;
         let data = std::path::absolute(data)?;
+        crate::server::limits::take_open_files();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
         let outcome = runtime.block_on(self.serve(&data, output));

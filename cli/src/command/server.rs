@@ -10,9 +10,10 @@ use crate::failure::{Failure, Failures};
 use crate::node_config::{self, Findings, NodeConfig};
 use crate::parse;
 use crate::scram::FirstUser;
-use crate::server::logging;
+use crate::server::adopt::Beginning;
 use crate::server::node::{Node, Ports};
 use crate::server::signals::Stop;
+use crate::server::{limits, logging};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -34,6 +35,10 @@ pub(crate) struct Server {
         value_parser = FirstUser::parse
     )]
     bootstrap_user: Vec<FirstUser>,
+    /// A new cluster of this one node begins with the partitions that Apache Kafka has left in log.dirs: records, offsets and groups
+    /// stay; settings of topics, users and ACLs do not. Stop Kafka first. Once there is a cluster it does nothing
+    #[arg(long)]
+    adopt: bool,
 }
 
 impl Server {
@@ -49,7 +54,12 @@ impl Server {
         for warning in &findings.warnings {
             tracing::warn!("{}{warning}", self.place());
         }
-        let result = runtime.block_on(serve(&config, self.first_records()));
+        limits::take_open_files();
+        let mut first = Beginning::from(self.first_records());
+        if self.adopt {
+            first.adopt(&config)?;
+        }
+        let result = runtime.block_on(serve(&config, first));
         runtime.shutdown_background();
         result
     }
@@ -93,11 +103,11 @@ impl Server {
     }
 }
 
-async fn serve(config: &NodeConfig, first_records: Vec<MetadataRecord>) -> anyhow::Result<()> {
+async fn serve(config: &NodeConfig, first: Beginning) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let ports = Ports::bind(config).await?;
     let node = tokio::select! {
-        node = Node::start(config, ports, first_records) => node?,
+        node = Node::start(config, ports, first) => node?,
         () = stop.wait() => {
             tracing::info!("stopped before the broker was registered");
             return Ok(());

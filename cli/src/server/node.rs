@@ -20,7 +20,6 @@ use ottla_broker::http::{self, NodeStatus};
 use ottla_broker::security::GrpcSecurity;
 use ottla_controller::{Controller, ControllerOptions};
 use ottla_log::directory::{self, DirectoryLock, Owner};
-use ottla_proto::metadata::MetadataRecord;
 use ottla_proto::transport::Gate;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -32,6 +31,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
+use super::adopt::Beginning;
 use super::options::{self, Shared};
 use crate::failure::Failure;
 use crate::node_config::{Address, NodeConfig};
@@ -98,11 +98,11 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts all roles; returns when the broker is registered and takes connections. A cluster that is formed begins with
-    /// `first_records`.
+    /// `first`.
     pub(crate) async fn start(
         config: &NodeConfig,
         ports: Ports,
-        first_records: Vec<MetadataRecord>,
+        first: impl Into<Beginning>,
     ) -> anyhow::Result<Self> {
         let name = &config.controller_listener;
         let image = ImageHandle::default();
@@ -128,7 +128,7 @@ impl Node {
             lock: None,
             security,
         };
-        let started = node.start_roles(config, ports, shared, first_records).await;
+        let started = node.start_roles(config, ports, shared, first.into()).await;
         match started {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -144,7 +144,7 @@ impl Node {
         config: &NodeConfig,
         ports: Ports,
         shared: Shared,
-        first_records: Vec<MetadataRecord>,
+        first: Beginning,
     ) -> anyhow::Result<()> {
         if config.roles.broker {
             shared.status.set("broker", Some("starting".into()));
@@ -170,7 +170,13 @@ impl Node {
                 None => Gate::default(),
             };
             let dial = self.security.as_ref().map(GrpcSecurity::dial).unwrap_or_default();
-            let options = ControllerOptions { first_records, dial, gate, ..options::controller(config) };
+            let options = ControllerOptions {
+                first_records: first.records,
+                cluster_id: first.cluster_id,
+                dial,
+                gate,
+                ..options::controller(config)
+            };
             let controller = Controller::start(options).await?;
             claim(config, &controller).await?;
             routes = controller.routes();

@@ -8,8 +8,10 @@ use prost::Message;
 
 /// Most entries that are held.
 const ENTRIES_MAX: usize = 10_000;
-/// Most bytes of entries that are held.
-const BYTES_MAX: usize = 16 << 20;
+/// Most bytes of entries that are held in memory; who is farther behind gets a snapshot.
+const BYTES_MAX: usize = 8 << 20;
+/// What a decoded record takes beside its fields' bytes: ten times its encoding, for a partition that changes its leader.
+const RECORD_BYTES: usize = size_of::<ottla_proto::metadata::MetadataRecord>() + 128;
 
 /// What comes next for a follower.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl History {
 
     /// The next entry in order.
     pub(super) fn push(&mut self, delta: Delta) {
-        let bytes = delta.encoded_len();
+        let bytes = delta.encoded_len() + delta.records.len() * RECORD_BYTES;
         if self.entries.is_empty() {
             self.first = delta.index;
         }

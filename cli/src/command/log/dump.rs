@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+use super::agree;
 use super::caches::{self, Entry};
 use super::segment::{self, BatchEntry};
 use crate::failure::{Failure, Silent};
@@ -98,13 +99,26 @@ impl Dump {
         let content = match kind {
             Kind::Segment => Content::Batches { batches: segment::read(path, self.records, &mut problems)? },
             Kind::Index => Content::Entries { entries: caches::offset_index(path, &mut problems)? },
-            Kind::TimeIndex => Content::Entries { entries: caches::time_index(path, &mut problems)? },
+            Kind::TimeIndex => {
+                let entries = caches::time_index(path, &mut problems)?;
+                agree::time_index(path, &entries, &mut problems);
+                Content::Entries { entries }
+            }
             Kind::TransactionIndex => {
                 Content::Entries { entries: caches::transaction_index(path, &mut problems)? }
             }
             Kind::Snapshot => Content::Entries { entries: caches::snapshot(path, &mut problems) },
-            Kind::Checkpoint => Content::Lines { lines: caches::checkpoint(path, &mut problems)? },
-            Kind::Text => Content::Lines { lines: caches::text(path)? },
+            Kind::Checkpoint => {
+                let lines = caches::checkpoint(path, &mut problems)?;
+                if path.file_name() == Some(OsStr::new("leader-epoch-checkpoint")) {
+                    agree::epochs(&lines, &mut problems);
+                }
+                Content::Lines { lines }
+            }
+            Kind::Text => {
+                agree::text(path, &mut problems);
+                Content::Lines { lines: caches::text(path)? }
+            }
         };
         Ok(FileReport { path: path.display().to_string(), kind: kind.name(), size_bytes, problems, content })
     }

@@ -1,5 +1,6 @@
 //! `ottla log …`: what is on disk.
 
+mod agree;
 mod caches;
 mod dump;
 mod segment;
