@@ -276,3 +276,31 @@ async fn a_voter_that_has_moved_is_found_at_its_new_address() {
     once(&cluster, &transfer(4), 10_000).await.unwrap();
     eventually("it leads from there", async || (cluster.leader().await == 4).then_some(())).await;
 }
+
+/// An observer that nobody reached is forgotten while it runs, and follows again as soon as it is reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_was_forgotten_comes_again() {
+    let mut cluster = Cluster::new(4);
+    cluster.newcomers = vec![4];
+    cluster.observer_silence_max = Duration::from_secs(2);
+    for id in 1..=4 {
+        cluster.start(id).await;
+    }
+    members(&cluster, &[1, 2, 3], &[4]).await;
+    cluster.mute(4).await;
+    let muted = cluster.nodes.remove(&4).unwrap();
+    members(&cluster, &[1, 2, 3], &[]).await;
+    cluster.nodes.insert(4, muted);
+    cluster.unmute(4);
+    eventually("it follows again", async || {
+        let mut client = cluster.client(cluster.nodes[&1].controller.leader()?.0).await;
+        let quorum = client.describe_quorum(proto::DescribeQuorumRequest {}).await.ok()?.into_inner();
+        quorum
+            .observers
+            .iter()
+            .any(|observer| observer.node_id == 4 && observer.last_caught_up_ms > 0)
+            .then_some(())
+    })
+    .await;
+    once(&cluster, &add(4), 10_000).await.unwrap();
+}

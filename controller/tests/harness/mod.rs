@@ -111,10 +111,18 @@ impl Cluster {
 
     pub(crate) async fn start(&mut self, id: i32) {
         let controller = Controller::start(self.options(id)).await.unwrap();
+        let (stop, server) = self.serve(id, controller.routes());
+        self.nodes.insert(id, Node { controller, stop, server });
+    }
+
+    fn serve(
+        &self,
+        id: i32,
+        routes: tonic::service::Routes,
+    ) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
         let listener = bound(self.address(id)).listen(1_024).unwrap();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let (stop, stopped) = oneshot::channel::<()>();
-        let routes = controller.routes();
         let server = tokio::spawn(async move {
             let stopped = async move { drop(stopped.await) };
             tonic::transport::Server::builder()
@@ -123,7 +131,24 @@ impl Cluster {
                 .await
                 .unwrap();
         });
-        self.nodes.insert(id, Node { controller, stop, server });
+        (stop, server)
+    }
+
+    /// The node runs on, and nobody reaches it.
+    pub(crate) async fn mute(&mut self, id: i32) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let (stop, _) = oneshot::channel();
+        drop(std::mem::replace(&mut node.stop, stop));
+        node.server.abort();
+        let server = std::mem::replace(&mut node.server, tokio::spawn(async {}));
+        drop(server.await);
+    }
+
+    /// It is reached again.
+    pub(crate) fn unmute(&mut self, id: i32) {
+        let (stop, server) = self.serve(id, self.nodes[&id].controller.routes());
+        let node = self.nodes.get_mut(&id).unwrap();
+        (node.stop, node.server) = (stop, server);
     }
 
     /// The node has another port from now on.
