@@ -269,8 +269,8 @@ impl Node {
         let (metadata_dir, node_id, stop) = (config.metadata_dir.clone(), config.node_id, self.stop.clone());
         self.tasks.push(tokio::spawn(async move {
             let mut applied = controller.watch_applied();
-            let joined = stop.run_until_cancelled(applied.wait_for(|index| *index >= 0)).await;
-            if !matches!(joined, Some(Ok(_))) {
+            let joined = async { applied.wait_for(|index| *index >= 0).await.is_ok() };
+            if stop.run_until_cancelled(joined).await != Some(true) {
                 return;
             }
             if let Err(error) = claim(&metadata_dir, node_id, &controller).await {
