@@ -23,12 +23,7 @@ const TOPIC: i8 = 2;
 fn set_retention(stream: &mut TcpStream, topic: &str, value: i64) {
     let config =
         Config { name: "retention.ms".into(), value: Some(value.to_string().into()), ..Default::default() };
-    let resource = Resource {
-        resource_type: TOPIC,
-        resource_name: topic.into(),
-        configs: vec![config],
-        ..Default::default()
-    };
+    let resource = Resource { resource_type: TOPIC, resource_name: topic.into(), configs: vec![config] };
     let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
     let key = IncrementalAlterConfigsRequest::KEY;
     let frame = encode_request_frame(key, VERSION, 1, Some("test"), &request).unwrap();
