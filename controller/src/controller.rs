@@ -290,6 +290,7 @@ impl Controller {
         let limits =
             SnapshotLimits { bytes_max: options.snapshot_bytes, interval: options.snapshot_interval };
         let snapshots = tokio::spawn(write_in_time(raft.clone(), machine.clone(), limits, stop.clone()));
+        let heard = Arc::new(parking_lot::Mutex::new(tokio::time::Instant::now()));
         let raft_service = RaftService {
             identity: Arc::clone(&identity),
             voters: Arc::clone(&voters),
@@ -298,6 +299,7 @@ impl Controller {
             leadership: leadership.clone(),
             proposed_cluster_id: cluster_id.clone(),
             changes: changes.clone(),
+            heard: Arc::clone(&heard),
         };
         let service = ControllerService {
             identity: Arc::clone(&identity),
@@ -325,8 +327,16 @@ impl Controller {
             stop,
             tasks: parking_lot::Mutex::new(vec![leader_task, warden, snapshots]),
         };
-        let keeper =
-            Keeper { identity, places, network, raft, store, changes, proposed_cluster_id: cluster_id };
+        let keeper = Keeper {
+            identity,
+            places,
+            network,
+            raft,
+            store,
+            changes,
+            heard,
+            proposed_cluster_id: cluster_id,
+        };
         controller.keep(keeper).await?;
         Ok(controller)
     }

@@ -235,3 +235,72 @@ async fn a_newcomer_with_a_wiped_disk_is_another_member() {
     members(&cluster, &[1, 2, 3, 4], &[]).await;
     assert_eq!(of_voter(&cluster).await.unwrap(), new);
 }
+
+/// With `controller.quorum.auto.join.enable` nobody has to add a controller, nor to replace one whose disk was wiped (KIP-1186).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_that_may_joins_by_itself() {
+    let mut cluster = grown(3, 4).await;
+    cluster.join_by_themselves = true;
+    cluster.start(4).await;
+    members(&cluster, &[1, 2, 3, 4], &[]).await;
+    cluster.kill(4).await;
+    std::fs::remove_dir_all(cluster.path(4)).unwrap();
+    cluster.start(4).await;
+    let new = cluster.nodes[&4].controller.incarnation();
+    eventually("the new disk votes", async || {
+        let quorum = quorum(&cluster).await?;
+        let of_node: Vec<_> = quorum.voters.iter().filter(|voter| voter.node_id == 4).collect();
+        (of_node.len() == 1 && of_node[0].incarnation[..] == new && quorum.observers.is_empty()).then_some(())
+    })
+    .await;
+}
+
+/// What UpdateRaftVoter is for in Kafka: a voter tells the leader where it is now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_has_moved_is_found_at_its_new_address() {
+    let mut cluster = grown(3, 4).await;
+    cluster.start(4).await;
+    members(&cluster, &[1, 2, 3], &[4]).await;
+    once(&cluster, &add(4), 10_000).await.unwrap();
+    cluster.kill(4).await;
+    let old = cluster.address(4).to_owned();
+    cluster.relocate(4);
+    cluster.start(4).await;
+    let new = cluster.address(4).to_owned();
+    assert_ne!(new, old);
+    eventually("the new address is known", async || {
+        let quorum = quorum(&cluster).await?;
+        quorum.voters.iter().any(|voter| voter.endpoint == new && voter.last_caught_up_ms > 0).then_some(())
+    })
+    .await;
+    once(&cluster, &transfer(4), 10_000).await.unwrap();
+    eventually("it leads from there", async || (cluster.leader().await == 4).then_some(())).await;
+}
+
+/// An observer that nobody reached is forgotten while it runs, and follows again as soon as it is reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_was_forgotten_comes_again() {
+    let mut cluster = Cluster::new(4);
+    cluster.newcomers = vec![4];
+    cluster.observer_silence_max = Duration::from_secs(2);
+    for id in 1..=4 {
+        cluster.start(id).await;
+    }
+    members(&cluster, &[1, 2, 3], &[4]).await;
+    cluster.mute(4).await;
+    let muted = cluster.nodes.remove(&4).unwrap();
+    members(&cluster, &[1, 2, 3], &[]).await;
+    cluster.nodes.insert(4, muted);
+    cluster.unmute(4);
+    eventually("it follows again", async || {
+        let mut client = cluster.client(cluster.nodes[&1].controller.leader()?.0).await;
+        let quorum = client.describe_quorum(proto::DescribeQuorumRequest {}).await.ok()?.into_inner();
+        quorum
+            .observers
+            .iter()
+            .any(|observer| observer.node_id == 4 && observer.last_caught_up_ms > 0)
+            .then_some(())
+    })
+    .await;
+    once(&cluster, &add(4), 10_000).await.unwrap();
+}

@@ -267,8 +267,8 @@ impl ControllerClient {
         let mut state = self.shared.state.lock();
         state.next += 1;
         let at = state.next % (self.shared.voters.len() + state.learned.len());
-        let known = self.shared.voters.iter().chain(&state.learned);
-        known.skip(at).next().cloned().unwrap_or_default()
+        let mut known = self.shared.voters.iter().chain(&state.learned);
+        known.nth(at).cloned().unwrap_or_default()
     }
 
     /// Takes note of where all controllers are; nothing told is no news.

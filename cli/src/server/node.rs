@@ -84,7 +84,7 @@ pub(crate) struct Node {
     pub(crate) grpc: Option<String>,
     /// The HTTP port, if there is one.
     pub(crate) http: Option<String>,
-    controller: Option<Controller>,
+    controller: Option<Arc<Controller>>,
     broker: Option<Broker>,
     health: Option<HealthReporter>,
     /// Ends gRPC, HTTP and the following of metadata.
@@ -177,8 +177,8 @@ impl Node {
                 gate,
                 ..options::controller(config)
             };
-            let controller = Controller::start(options).await?;
-            claim(config, &controller).await?;
+            let controller = Arc::new(Controller::start(options).await?);
+            claim(&config.metadata_dir, config.node_id, &controller).await?;
             routes = controller.routes();
             shared.status.add_metrics(controller.metrics());
             self.controller = Some(controller);
@@ -188,6 +188,7 @@ impl Node {
         }
         if !config.roles.broker {
             self.follow(&shared);
+            self.claim_later(config);
             return Ok(());
         }
         let broker = Broker::start(options::broker(config, self.grpc.clone(), shared)).await?;
@@ -276,6 +277,23 @@ impl Node {
         Ok(())
     }
 
+    /// A broker writes the cluster's id beside its logs when it registers; a node without one does so when it is part of a
+    /// cluster.
+    fn claim_later(&mut self, config: &NodeConfig) {
+        let Some(controller) = self.controller.clone() else { return };
+        let (metadata_dir, node_id, stop) = (config.metadata_dir.clone(), config.node_id, self.stop.clone());
+        self.tasks.push(tokio::spawn(async move {
+            let mut applied = controller.watch_applied();
+            let joined = async { applied.wait_for(|index| *index >= 0).await.is_ok() };
+            if stop.run_until_cancelled(joined).await != Some(true) {
+                return;
+            }
+            if let Err(error) = claim(&metadata_dir, node_id, &controller).await {
+                tracing::warn!("the cluster's id cannot be written beside the metadata: {error:#}");
+            }
+        }));
+    }
+
     /// A node without a broker follows the metadata for its admin plane alone.
     fn follow(&mut self, shared: &Shared) {
         let (client, image) = (shared.controller.clone(), shared.image.clone());
@@ -343,21 +361,14 @@ impl Node {
 /// Writes `meta.properties` beside the controller's directory, if nobody has, so that Kafka's `kafka-metadata-quorum.sh
 /// add-controller` finds there under which directory id this disk can be given a vote. Whoever is there before keeps its own:
 /// `ottla quorum status` shows the id in any case.
-async fn claim(config: &NodeConfig, controller: &Controller) -> anyhow::Result<()> {
-    let Some(base) = config.metadata_dir.parent().map(Path::to_path_buf) else { return Ok(()) };
-    let owner = Owner {
-        cluster_id: controller.cluster_id(),
-        node_id: config.node_id,
-        directory_id: Uuid::from_bytes(controller.incarnation()),
-    };
+async fn claim(metadata_dir: &Path, node_id: i32, controller: &Controller) -> anyhow::Result<()> {
+    let Some(base) = metadata_dir.parent().map(Path::to_path_buf) else { return Ok(()) };
+    let directory_id = Uuid::from_bytes(controller.incarnation());
+    let owner = Owner { cluster_id: controller.cluster_id(), node_id, directory_id };
     let written = tokio::task::spawn_blocking(move || match directory::read_owner(&base)? {
         None => directory::write_owner(&base, &owner),
         // The cluster was not known when it was written.
-        Some(old)
-            if old.cluster_id.is_empty()
-                && old.node_id == owner.node_id
-                && old.directory_id == owner.directory_id =>
-        {
+        Some(old) if old == (Owner { cluster_id: String::new(), ..owner.clone() }) => {
             directory::write_owner(&base, &owner)
         }
         Some(_) => Ok(()),

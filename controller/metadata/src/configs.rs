@@ -11,7 +11,7 @@ type Values = Arc<BTreeMap<String, String>>;
 
 /// The configs of all resources.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Configs(Vec<Arc<BTreeMap<ConfigResource, Values>>>);
+pub(crate) struct Configs(Vec<Arc<BTreeMap<Arc<ConfigResource>, Values>>>);
 
 impl Default for Configs {
     fn default() -> Self {
@@ -27,14 +27,17 @@ impl Configs {
 
     /// All resources, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ConfigResource, &BTreeMap<String, String>)> {
-        self.0.iter().flat_map(|shard| shard.iter()).map(|(resource, values)| (resource, &**values))
+        self.0.iter().flat_map(|shard| shard.iter()).map(|(resource, values)| (&**resource, &**values))
     }
 
     /// Names of the resources of a kind, in order.
     pub(crate) fn names(&self, kind: i32) -> Vec<&str> {
         let from = ConfigResource { kind, name: String::new() };
         let of_kind = self.0.iter().flat_map(|shard| {
-            shard.range(&from..).map(|(resource, _)| resource).take_while(|resource| resource.kind == kind)
+            shard
+                .range::<ConfigResource, _>(&from..)
+                .map(|(resource, _)| resource)
+                .take_while(|resource| resource.kind == kind)
         });
         let mut names: Vec<&str> = of_kind.map(|resource| resource.name.as_str()).collect();
         names.sort_unstable();
@@ -52,8 +55,14 @@ impl Configs {
             }
             return;
         };
-        let values = shard.entry(resource.clone()).or_default();
-        Arc::make_mut(values).insert(name.to_owned(), value.to_owned());
+        // A key that is there already is shared, not copied.
+        match shard.get_mut(resource) {
+            Some(values) => drop(Arc::make_mut(values).insert(name.to_owned(), value.to_owned())),
+            None => {
+                let values = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+                shard.insert(Arc::new(resource.clone()), Arc::new(values));
+            }
+        }
     }
 
     /// Removes all that is set on a resource.

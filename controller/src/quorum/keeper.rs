@@ -19,6 +19,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use ottla_proto::raft::{HelloReply, HelloRequest, JoinRequest, JoinRole};
 use ottla_wire::error_code::ErrorCode;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{Request, Status};
 
@@ -58,14 +59,14 @@ pub(crate) struct Keeper {
     pub(crate) raft: Raft,
     pub(crate) store: SledStore,
     pub(crate) changes: QuorumChanges,
+    /// When the leader was last heard of. Who led last is known for ever; whether this node is still told is another matter.
+    pub(crate) heard: Arc<Mutex<Instant>>,
     pub(crate) proposed_cluster_id: String,
 }
 
 /// What one run remembers.
 #[derive(Default)]
 struct Memory {
-    /// Since when no leader has been heard of.
-    leaderless: Option<Instant>,
     /// Nothing is asked for before.
     not_before: Option<Instant>,
     /// What was said last: nothing is said twice in a row.
@@ -150,13 +151,9 @@ impl Keeper {
             !is_voter && (self.places.joins_by_itself || (is_configured && !self.identity.has_voted()));
         let has_moved = membership.get_node(&own).is_some_and(|node| node.addr != self.places.own_endpoint);
         let is_member = membership.get_node(&own).is_some();
-        if metrics.current_leader.is_some() {
-            memory.leaderless = None;
-        }
-        let leaderless = *memory.leaderless.get_or_insert_with(Instant::now);
         if is_member {
             let is_early = memory.not_before.is_some_and(|at| Instant::now() < at);
-            let hears = metrics.current_leader.is_some() || leaderless.elapsed() < LEADERLESS_MAX;
+            let hears = self.raft.is_leader() || self.heard.lock().elapsed() < LEADERLESS_MAX;
             if hears && (is_early || (!wants_vote && !has_moved)) {
                 return Ok(Step::Settled);
             }

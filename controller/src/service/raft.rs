@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::async_runtime::WatchReceiver;
+use openraft::raft::AppendEntriesResponse;
 use ottla_proto::raft as proto;
 use ottla_proto::raft::{Envelope, SnapshotPart};
 use ottla_wire::error_code::ErrorCode;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::codec;
@@ -34,6 +37,8 @@ pub(crate) struct RaftService {
     pub(crate) leadership: Leadership,
     pub(crate) proposed_cluster_id: String,
     pub(crate) changes: QuorumChanges,
+    /// When the leader was last heard of.
+    pub(crate) heard: Arc<Mutex<Instant>>,
 }
 
 fn answer(payload: &impl Serialize) -> Result<Response<Envelope>, Status> {
@@ -90,7 +95,12 @@ impl proto::raft_server::Raft for RaftService {
         let payload = self.open(request.into_inner()).await?;
         let request =
             codec::decode_append(payload).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        answer(&self.raft.append_entries(request).await.map_err(stopped)?)
+        let response = self.raft.append_entries(request).await.map_err(stopped)?;
+        // Who leads by an older vote is no leader any more.
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            *self.heard.lock() = Instant::now();
+        }
+        answer(&response)
     }
 
     async fn vote(&self, request: Request<Envelope>) -> Result<Response<Envelope>, Status> {

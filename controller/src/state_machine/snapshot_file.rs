@@ -37,19 +37,17 @@ fn broken(path: &Path, what: &str) -> io::Error {
 /// An image in chunks.
 pub(crate) fn chunks(image: &MetadataImage, term: u64) -> impl Iterator<Item = SnapshotChunk> {
     let index = image.index().0;
-    let (mut records, brokers) = image.to_records();
+    let (records, brokers) = image.to_records();
+    let mut records = records.into_iter();
     let mut brokers = Some(brokers);
-    let mut done = false;
     std::iter::from_fn(move || {
-        if done {
-            return None;
-        }
-        let rest = records.split_off(records.len().min(CHUNK_RECORDS));
-        let part = std::mem::replace(&mut records, rest);
-        done = records.is_empty();
+        // The chunk that holds the last records takes the brokers with it; without records there is one chunk all the same.
+        brokers.as_ref()?;
+        let part: Vec<_> = records.by_ref().take(CHUNK_RECORDS).collect();
+        let last = records.len() == 0;
         // The epochs come last: every registration that they belong to is then there.
-        let broker_epochs = if done { brokers.take().unwrap_or_default() } else { Vec::new() };
-        Some(SnapshotChunk { index, term, records: part, broker_epochs, last: done })
+        let broker_epochs = if last { brokers.take().unwrap_or_default() } else { Vec::new() };
+        Some(SnapshotChunk { index, term, records: part, broker_epochs, last })
     })
 }
 

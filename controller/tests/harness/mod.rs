@@ -34,9 +34,11 @@ pub(crate) struct Cluster {
     /// Nodes that are told bootstrap servers only.
     pub(crate) newcomers: Vec<i32>,
     pub(crate) observer_silence_max: Duration,
+    /// `controller.quorum.auto.join.enable`
+    pub(crate) join_by_themselves: bool,
     pub(crate) nodes: BTreeMap<i32, Node>,
     /// Bound and never listening: the ports stay ours while a node is down, and refuse connections.
-    _reserved: Vec<TcpSocket>,
+    reserved: Vec<TcpSocket>,
 }
 
 /// A socket of an address that others of ours may share.
@@ -68,9 +70,10 @@ impl Cluster {
             directory,
             voters,
             newcomers: Vec::new(),
+            join_by_themselves: false,
             observer_silence_max: Duration::from_secs(300),
             nodes: BTreeMap::new(),
-            _reserved: reserved,
+            reserved,
         }
     }
 
@@ -92,6 +95,7 @@ impl Cluster {
             metadata_dir: self.path(id),
             voters: if is_newcomer { Vec::new() } else { voters },
             bootstrap_servers: servers,
+            joins_by_itself: self.join_by_themselves,
             own_endpoint: self.address(id).to_owned(),
             observer_silence_max: self.observer_silence_max,
             cluster_id: None,
@@ -107,10 +111,18 @@ impl Cluster {
 
     pub(crate) async fn start(&mut self, id: i32) {
         let controller = Controller::start(self.options(id)).await.unwrap();
+        let (stop, server) = self.serve(id, controller.routes());
+        self.nodes.insert(id, Node { controller, stop, server });
+    }
+
+    fn serve(
+        &self,
+        id: i32,
+        routes: tonic::service::Routes,
+    ) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
         let listener = bound(self.address(id)).listen(1_024).unwrap();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let (stop, stopped) = oneshot::channel::<()>();
-        let routes = controller.routes();
         let server = tokio::spawn(async move {
             let stopped = async move { drop(stopped.await) };
             tonic::transport::Server::builder()
@@ -119,7 +131,32 @@ impl Cluster {
                 .await
                 .unwrap();
         });
-        self.nodes.insert(id, Node { controller, stop, server });
+        (stop, server)
+    }
+
+    /// The node runs on, and nobody reaches it.
+    pub(crate) async fn mute(&mut self, id: i32) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let (stop, _) = oneshot::channel();
+        drop(std::mem::replace(&mut node.stop, stop));
+        node.server.abort();
+        let server = std::mem::replace(&mut node.server, tokio::spawn(async {}));
+        drop(server.await);
+    }
+
+    /// It is reached again.
+    pub(crate) fn unmute(&mut self, id: i32) {
+        let (stop, server) = self.serve(id, self.nodes[&id].controller.routes());
+        let node = self.nodes.get_mut(&id).unwrap();
+        (node.stop, node.server) = (stop, server);
+    }
+
+    /// The node has another port from now on.
+    pub(crate) fn relocate(&mut self, id: i32) {
+        let socket = bound("127.0.0.1:0");
+        let voter = self.voters.iter_mut().find(|(voter, _)| *voter == id).unwrap();
+        voter.1 = socket.local_addr().unwrap().to_string();
+        self.reserved.push(socket);
     }
 
     pub(crate) async fn started(count: i32) -> Self {
