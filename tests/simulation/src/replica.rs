@@ -50,7 +50,6 @@ pub enum FetchAnswer<P> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Replica<P> {
     broker: i32,
-    options: MachineOptions,
     /// The machine.
     pub machine: PartitionMachine,
     /// The log.
@@ -79,7 +78,7 @@ impl<P: Clone> Replica<P> {
     pub fn open(broker: i32, options: MachineOptions, log: ReplicaLog<P>, high_watermark: i64) -> Self {
         let high_watermark = high_watermark.clamp(log.start(), log.end());
         let machine = PartitionMachine::new(broker, options, high_watermark);
-        Self { broker, options, machine, log, following: None }
+        Self { broker, machine, log, following: None }
     }
 
     /// Reports a fact; what the caller has to do is added to `out`.
@@ -245,9 +244,6 @@ impl<P: Clone> Replica<P> {
             FetchAnswer::Records { entries, high_watermark, log_start } => {
                 if !self.log.append_as_follower(entries, leader_epoch) {
                     return false;
-                }
-                if self.options.synced_only {
-                    self.log.sync();
                 }
                 let log_end = self.log.end();
                 let high_watermark = *high_watermark;

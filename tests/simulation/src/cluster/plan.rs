@@ -70,13 +70,11 @@ pub enum Trouble {
     BadNetwork,
     /// A controller's process ends.
     KillController,
-    /// A node's wall clock jumps.
-    ClockJump,
     /// Leadership goes back to the preferred leaders.
     Rebalance,
 }
 
-const ALL: [Trouble; 14] = [
+const ALL: [Trouble; 13] = [
     Trouble::Kill,
     Trouble::KillAll,
     Trouble::PowerLoss,
@@ -89,7 +87,6 @@ const ALL: [Trouble; 14] = [
     Trouble::SlowDisk,
     Trouble::BadNetwork,
     Trouble::KillController,
-    Trouble::ClockJump,
     Trouble::Rebalance,
 ];
 

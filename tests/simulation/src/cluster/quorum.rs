@@ -143,6 +143,21 @@ impl Quorum {
         self.members.len()
     }
 
+    /// Where they stand, for reports.
+    pub fn describe(&self) -> String {
+        let members = self.members.iter().map(|member| {
+            let pending =
+                member.reign.as_ref().map(|reign| (reign.term, reign.pending.is_some(), reign.asks.len()));
+            format!("up {} term {:?} reign {pending:?} applied {}", member.is_up, member.term, member.applied)
+        });
+        format!(
+            "term {}, {} entries; {}",
+            self.term,
+            self.entries.len(),
+            members.collect::<Vec<_>>().join(", ")
+        )
+    }
+
     /// Disks of the controllers are slow until then.
     pub fn slow_down(&mut self, until_us: u64) {
         self.slow_until_us = until_us;
@@ -157,7 +172,7 @@ impl Quorum {
 
     /// It starts again. Its disk has all that it ever acknowledged.
     pub fn start(&mut self, now_us: u64, member: usize) {
-        if let Some(member) = self.members.get_mut(member) {
+        if let Some(member) = self.members.get_mut(member).filter(|member| !member.is_up) {
             (member.is_up, member.heard_us, member.reign) = (true, now_us, None);
         }
     }
@@ -218,7 +233,9 @@ impl Quorum {
         let candidates: Vec<usize> = (0..self.members.len())
             .filter(|candidate| {
                 let member = &self.members[*candidate];
-                member.is_up && member.term.is_none() && now_us >= member.heard_us + ELECTION_US_MIN + member.patience_us
+                member.is_up
+                    && member.term.is_none()
+                    && now_us >= member.heard_us + ELECTION_US_MIN + member.patience_us
             })
             .collect();
         let is_silent = |member: &Member| now_us >= member.heard_us + ELECTION_US_MIN;
@@ -257,7 +274,14 @@ impl Quorum {
     }
 
     /// The leader has applied all that was committed before it.
-    pub fn barrier_is_passed(&mut self, now_us: u64, winner: usize, term: u64, network: &Network, out: &mut Vec<Output>) {
+    pub fn barrier_is_passed(
+        &mut self,
+        now_us: u64,
+        winner: usize,
+        term: u64,
+        network: &Network,
+        out: &mut Vec<Output>,
+    ) {
         let is_leader = self.members[winner].is_up && self.members[winner].term == Some(term);
         if !is_leader || term != self.term {
             return;
@@ -267,10 +291,8 @@ impl Quorum {
             return;
         }
         let latest = self.entries.len() - 1;
-        let options = LeaseOptions {
-            session_timeout_ms: self.session_timeout_ms,
-            broken_session_grace_ms: GRACE_MS,
-        };
+        let options =
+            LeaseOptions { session_timeout_ms: self.session_timeout_ms, broken_session_grace_ms: GRACE_MS };
         let mut leases = Leases::new(options);
         leases.begin(now_us / 1_000, &self.entries[latest]);
         let member = &mut self.members[winner];
@@ -389,9 +411,8 @@ impl Quorum {
         let is_caught_up = request.metadata_index >= broker.epoch.0;
         let leads_any = request.wants_shut_down
             && image.topics().flat_map(|topic| &topic.partitions).any(|partition| {
-                let another = |other: &BrokerId| {
-                    *other != id && ottla_metadata::election::may_lead(&image, *other)
-                };
+                let another =
+                    |other: &BrokerId| *other != id && ottla_metadata::election::may_lead(&image, *other);
                 partition.leader == Some(id) && partition.isr.iter().any(another)
             });
         let mut chores = Vec::new();
@@ -401,7 +422,7 @@ impl Quorum {
             chores.extend([Chore::Unfence(id.0, broker.epoch.0), Chore::ElectLeaderless]);
         }
         for chore in chores {
-            if !reign.chores.contains(&chore) {
+            if chore == Chore::ElectLeaderless || !reign.chores.contains(&chore) {
                 reign.chores.push_back(chore);
             }
         }
@@ -423,7 +444,8 @@ impl Quorum {
         }
         let controller = &self.controller;
         let mut images = Vec::new();
-        let mut write = |image: &mut Arc<MetadataImage>, records: &[ottla_proto::metadata::MetadataRecord]| {
+        let mut write = |image: &mut Arc<MetadataImage>,
+                         records: &[ottla_proto::metadata::MetadataRecord]| {
             if !records.is_empty() {
                 *image = metadata::commit(image, records);
                 images.push(Arc::clone(image));
@@ -474,7 +496,14 @@ impl Quorum {
     }
 
     /// The entry has had the time that a majority's disks and the network take.
-    pub fn entry_is_through(&mut self, now_us: u64, leader: usize, term: u64, network: &Network, out: &mut Vec<Output>) {
+    pub fn entry_is_through(
+        &mut self,
+        now_us: u64,
+        leader: usize,
+        term: u64,
+        network: &Network,
+        out: &mut Vec<Output>,
+    ) {
         if !self.members[leader].is_up || term != self.term {
             return; // Superseded: the tick tells those who wait.
         }
@@ -485,7 +514,11 @@ impl Quorum {
         let member = &mut self.members[leader];
         let Some(reign) = member.reign.as_mut().filter(|reign| reign.term == term) else { return };
         let Some(pending) = reign.pending.take_if(|pending| pending.term == term) else { return };
-        assert_eq!(pending.base + 1, self.entries.len(), "a leader decided on an image that is not the latest");
+        assert_eq!(
+            pending.base + 1,
+            self.entries.len(),
+            "a leader decided on an image that is not the latest"
+        );
         self.entries.extend(pending.images);
         member.applied = self.entries.len() - 1;
         for (to, answer) in pending.answers {

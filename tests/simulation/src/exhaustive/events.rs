@@ -231,7 +231,12 @@ impl World {
         if let Some(answer) = answer.filter(|_| is_answered) {
             let (now, fault) = (self.now(id), self.fault);
             let mut out = Effects::new();
-            self.broker(id).replica.apply_answer(now, request.leader_epoch, &answer, fault, &mut out);
+            let synced_only = self.options.synced_only;
+            let replica = &mut self.broker(id).replica;
+            replica.apply_answer(now, request.leader_epoch, &answer, fault, &mut out);
+            if synced_only {
+                replica.log.sync();
+            }
             self.execute(id, out);
         }
     }

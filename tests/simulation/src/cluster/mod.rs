@@ -1,0 +1,564 @@
+//! A whole cluster in one thread: brokers, controllers, clients, a network and disks that fail, all by one seed.
+//!
+//! Time is simulated: the next event is taken from a queue, and what follows from it is put there. Nothing else moves, so
+//! that a seed gives the same run again. Faults go on for a while; then everything is mended, and the cluster must come to
+//! rest with every acknowledged record at its place. The history of what clients asked and learnt is judged by the checker of
+//! `ottla verify`; what lies below high watermarks is compared at every step.
+
+pub mod batch;
+pub mod broker;
+pub mod client;
+pub mod message;
+pub mod network;
+pub mod plan;
+pub mod quorum;
+pub mod random;
+mod trouble;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use ottla_replica::MachineOptions;
+use ottla_verify::{Checker, Header, Invariant, Report, State, Topic, VERSION};
+
+use self::broker::{Broker, Outbox, Settings, Timer};
+use self::client::{ClientOutbox, ClientTimer, Clients};
+use self::message::Message;
+use self::network::{CLIENTS, CONTROLLERS, Network, Node};
+use self::plan::Plan;
+use self::quorum::{Output, Quorum};
+use self::random::Random;
+use self::trouble::Cure;
+use crate::fault::Fault;
+use crate::metadata::{self, Controller};
+
+/// Between two looks of controllers at their leases and at each other.
+const QUORUM_TICK_US: u64 = 50_000;
+/// How long the mended cluster may take to come to rest.
+const REST_US_MAX: u64 = 120_000_000;
+/// Events of one run; more mean that something goes round and round.
+const EVENTS_MAX: u64 = 3_000_000;
+
+#[derive(Debug)]
+enum Event {
+    Deliver { from: Node, to: Node, incarnation: u64, message: Box<Message> },
+    Broker(i32, u64, Timer),
+    Client(ClientTimer),
+    QuorumTick,
+    EntryThrough(usize, u64),
+    Barrier(usize, u64),
+    SessionBroken(i32, i64),
+    Trouble,
+    Cure(Cure),
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of the run.
+    pub seed: u64,
+    /// What was broken; none: nothing.
+    pub problem: Option<String>,
+    /// The checker's report.
+    pub report: Option<Report>,
+    /// Events taken.
+    pub events: u64,
+    /// Records acknowledged.
+    pub acknowledged: u64,
+    /// Faults.
+    pub troubles: u64,
+    /// Leaders of the quorum.
+    pub elections: u64,
+    /// Truncations of followers.
+    pub truncations: u64,
+    /// Messages lost.
+    pub lost: u64,
+    /// The leader epochs of all partitions in the end.
+    pub leader_changes: i64,
+    /// Simulated, in milliseconds.
+    pub simulated_ms: u64,
+    /// What clients asked and learnt.
+    pub history: Vec<ottla_verify::Event>,
+}
+
+/// A producer's connection.
+#[derive(Debug)]
+struct Connection {
+    process: (Node, u64),
+    /// Of the last message to the broker, and to the client.
+    arrivals: [u64; 2],
+    is_broken: bool,
+}
+
+/// The cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    plan: Plan,
+    now_us: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    pending: BTreeMap<u64, Event>,
+    next_event: u64,
+    events: u64,
+    random: Random,
+    trouble: Random,
+    network: Network,
+    quorum: Quorum,
+    brokers: Vec<Broker>,
+    clients: Clients,
+    connections: BTreeMap<u64, Connection>,
+    is_wounded: bool,
+    is_mended: bool,
+    troubles: u64,
+    /// By partition: writer and number of what has been below a high watermark.
+    committed: Vec<Vec<(u32, u64)>>,
+    /// By broker and partition: up to where that was compared in this process.
+    compared: BTreeMap<(i32, i32), (u64, i64)>,
+    problem: Option<String>,
+}
+
+fn at(broker: i32) -> usize {
+    usize::try_from(broker - 1).unwrap_or(0)
+}
+
+impl Cluster {
+    /// The cluster of a plan, about to start.
+    pub fn new(plan: Plan, fault: Fault) -> Self {
+        let controller = Controller::new(plan.min_insync_replicas, fault == Fault::UncleanElection);
+        let ids: Vec<i32> = (1..=plan.brokers).collect();
+        let replicas =
+            |partition: i32| -> Vec<i32> { (0..3).map(|at| (partition + at) % plan.brokers + 1).collect() };
+        let partitions: Vec<Vec<i32>> = (0..plan.partitions).map(replicas).collect();
+        let first = controller.first_image(&ids, &partitions);
+        let min_insync_replicas = if fault == Fault::NoMinimum { 1 } else { plan.min_insync_replicas };
+        let settings = Settings {
+            machine: MachineOptions {
+                lag_ms_max: plan.lag_ms_max,
+                min_insync_replicas,
+                synced_only: plan.synced_only && fault != Fault::NoSync,
+            },
+            fault,
+            heartbeat_us: plan.session_timeout_ms * 1_000 / 5,
+        };
+        let mut random = Random::new(plan.seed, 5);
+        let brokers =
+            ids.iter().map(|id| Broker::new(*id, settings, plan.controllers, random.below(1_000))).collect();
+        let mut out = ClientOutbox::default();
+        let clients = Clients::new(&plan, &mut out);
+        let count = usize::try_from(plan.partitions).unwrap_or(1);
+        let mut cluster = Self {
+            now_us: 1,
+            queue: BinaryHeap::new(),
+            pending: BTreeMap::new(),
+            next_event: 0,
+            events: 0,
+            random,
+            trouble: Random::new(plan.seed, 6),
+            network: Network::new(&plan),
+            quorum: Quorum::new(&plan, controller, first),
+            brokers,
+            clients,
+            connections: BTreeMap::new(),
+            is_wounded: false,
+            is_mended: false,
+            troubles: 0,
+            committed: vec![Vec::new(); count],
+            compared: BTreeMap::new(),
+            problem: None,
+            plan,
+        };
+        cluster.execute_clients(out);
+        for id in ids {
+            cluster.start_broker(id);
+        }
+        cluster.schedule(QUORUM_TICK_US, Event::QuorumTick);
+        let pause = cluster.plan.fault_pause_ms * 1_000;
+        cluster.schedule(5_000_000 + pause, Event::Trouble);
+        cluster
+    }
+
+    fn broker(&mut self, id: i32) -> &mut Broker {
+        &mut self.brokers[at(id)]
+    }
+
+    fn schedule(&mut self, after_us: u64, event: Event) {
+        self.next_event += 1;
+        self.queue.push(Reverse((self.now_us + after_us, self.next_event)));
+        self.pending.insert(self.next_event, event);
+    }
+
+    fn start_broker(&mut self, id: i32) {
+        let mut out = Outbox::default();
+        self.broker(id).start(&mut out);
+        self.execute_broker(id, out);
+    }
+
+    // --- outputs ---
+
+    fn send(&mut self, from: Node, to: Node, message: Message, order: Option<u64>) {
+        let connection = match (&message, order) {
+            (Message::Produced { id, .. }, _) => Some(id.0),
+            (_, order) => order,
+        };
+        let incarnation = self.incarnation(to);
+        if let Some(connection) = connection {
+            // A connection is to one process; what is lost on it, or finds another process, breaks it.
+            let process = if to < CONTROLLERS { (to, incarnation) } else { (from, self.incarnation(from)) };
+            let known = self.connections.entry(connection).or_insert(Connection {
+                process,
+                arrivals: [0, 0],
+                is_broken: false,
+            });
+            known.is_broken |= known.process != process;
+            if known.is_broken {
+                return;
+            }
+        }
+        let delay = self.network.delay_us(from, to);
+        if let Some(connection) = connection.and_then(|connection| self.connections.get_mut(&connection)) {
+            let Some(delay) = delay else {
+                connection.is_broken = true;
+                return;
+            };
+            // It arrives in the order of sending.
+            let arrival = &mut connection.arrivals[usize::from(to >= CLIENTS)];
+            *arrival = (*arrival).max(self.now_us + delay);
+            let delay = *arrival - self.now_us;
+            self.schedule(delay, Event::Deliver { from, to, incarnation, message: Box::new(message) });
+        } else if let Some(delay) = delay {
+            self.schedule(delay, Event::Deliver { from, to, incarnation, message: Box::new(message) });
+        }
+    }
+
+    fn incarnation(&self, node: Node) -> u64 {
+        if node < CONTROLLERS { self.brokers[at(node)].incarnation } else { 0 }
+    }
+
+    fn execute_broker(&mut self, id: i32, out: Outbox) {
+        for (from, to, message) in out.sends {
+            self.send(from, to, message, None);
+        }
+        let incarnation = self.brokers[at(id)].incarnation;
+        for (after, timer) in out.timers {
+            self.schedule(after, Event::Broker(id, incarnation, timer));
+        }
+        for partition in out.advanced {
+            self.compare(id, partition);
+        }
+    }
+
+    fn execute_clients(&mut self, out: ClientOutbox) {
+        for (from, to, message, order) in out.sends {
+            self.send(from, to, message, order);
+        }
+        for (after, timer) in out.timers {
+            self.schedule(after, Event::Client(timer));
+        }
+    }
+
+    fn execute_quorum(&mut self, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Send(from, to, message) => self.send(from, to, message, None),
+                Output::Later(after, member, term) => self.schedule(after, Event::EntryThrough(member, term)),
+                Output::Barrier(after, member, term) => self.schedule(after, Event::Barrier(member, term)),
+            }
+        }
+    }
+
+    // --- events ---
+
+    /// Runs to the end and judges.
+    pub fn run(mut self) -> Outcome {
+        let faults_end_us = 5_000_000 + self.plan.fault_ms * 1_000;
+        let writes_end_us = faults_end_us + 5_000_000;
+        let mut next_look_us = 0;
+        while let Some(Reverse((time, number))) = self.queue.pop() {
+            self.now_us = self.now_us.max(time);
+            self.events += 1;
+            if !self.is_mended && self.now_us >= faults_end_us {
+                self.mend();
+            }
+            self.clients.is_stopped |= self.now_us >= writes_end_us;
+            if let Some(event) = self.pending.remove(&number) {
+                self.take(event);
+            }
+            if self.problem.is_some() {
+                break;
+            }
+            if self.now_us >= writes_end_us && self.now_us >= next_look_us {
+                next_look_us = self.now_us + 500_000;
+                let unrest = self.unrest();
+                if unrest.is_none() {
+                    break;
+                }
+                if self.now_us >= writes_end_us + REST_US_MAX || self.events >= EVENTS_MAX {
+                    let brokers: Vec<String> =
+                        self.brokers.iter().map(|broker| broker.describe(self.now_us)).collect();
+                    let state = format!("{}; {}", brokers.join("; "), self.quorum.describe());
+                    self.problem = unrest
+                        .map(|unrest| format!("the mended cluster does not come to rest: {unrest}; {state}"));
+                    break;
+                }
+            }
+        }
+        self.judge()
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, incarnation, message } => self.deliver(from, to, incarnation, message),
+            Event::Broker(id, incarnation, timer) => self.broker_due(id, incarnation, timer),
+            Event::Client(timer) => {
+                let mut out = ClientOutbox::default();
+                self.clients.due(self.now_us, timer, &mut out);
+                self.execute_clients(out);
+            }
+            Event::QuorumTick => {
+                let mut out = Vec::new();
+                self.quorum.tick(self.now_us, &self.network, &mut out);
+                self.execute_quorum(out);
+                self.schedule(QUORUM_TICK_US, Event::QuorumTick);
+            }
+            Event::EntryThrough(member, term) => {
+                let mut out = Vec::new();
+                self.quorum.entry_is_through(self.now_us, member, term, &self.network, &mut out);
+                self.execute_quorum(out);
+            }
+            Event::Barrier(member, term) => {
+                let mut out = Vec::new();
+                self.quorum.barrier_is_passed(self.now_us, member, term, &self.network, &mut out);
+                self.execute_quorum(out);
+            }
+            Event::SessionBroken(id, epoch) => {
+                self.quorum.session_broken(self.now_us, id, epoch, &self.network);
+            }
+            Event::Trouble => {
+                if !self.is_mended {
+                    self.make_trouble();
+                    let pause = self.trouble.between(1, 2 * self.plan.fault_pause_ms) * 1_000;
+                    self.schedule(pause, Event::Trouble);
+                }
+            }
+            Event::Cure(cure) => self.cure(cure),
+        }
+    }
+
+    fn deliver(&mut self, from: Node, to: Node, incarnation: u64, message: Box<Message>) {
+        if to >= CLIENTS {
+            let mut out = ClientOutbox::default();
+            self.clients.receive(self.now_us, to, from, *message, &mut out);
+            self.execute_clients(out);
+        } else if to >= CONTROLLERS {
+            let mut out = Vec::new();
+            self.quorum.receive(self.now_us, to, from, *message, &mut out);
+            self.execute_quorum(out);
+        } else if self.brokers[at(to)].is_up && self.brokers[at(to)].incarnation == incarnation {
+            if let Some(wait) = self.pause_left(to) {
+                self.schedule(wait, Event::Deliver { from, to, incarnation, message });
+                return;
+            }
+            let (now_us, mut out) = (self.now_us, Outbox::default());
+            self.broker(to).receive(now_us, from, *message, &mut out);
+            self.execute_broker(to, out);
+            let broker = &self.brokers[at(to)];
+            if broker.wants_shut_down && broker.may_stop {
+                self.stop_cleanly(to);
+            }
+        }
+    }
+
+    fn pause_left(&self, id: i32) -> Option<u64> {
+        let until = self.brokers[at(id)].paused_until_us;
+        (until > self.now_us).then(|| until - self.now_us)
+    }
+
+    fn broker_due(&mut self, id: i32, incarnation: u64, timer: Timer) {
+        let broker = &self.brokers[at(id)];
+        if !broker.is_up || broker.incarnation != incarnation {
+            return;
+        }
+        if let Some(wait) = self.pause_left(id) {
+            self.schedule(wait, Event::Broker(id, incarnation, timer));
+            return;
+        }
+        let (now_us, mut out) = (self.now_us, Outbox::default());
+        if timer == Timer::Image {
+            self.bring_images(id, &mut out);
+            let pause = if self.random.chance(20) { 500_000 } else { 50_000 };
+            out.timers.push((self.random.between(2_000, pause), Timer::Image));
+        } else {
+            self.broker(id).due(now_us, timer, &mut out);
+        }
+        self.execute_broker(id, out);
+    }
+
+    /// The stream of committed entries from a controller.
+    fn bring_images(&mut self, id: i32, out: &mut Outbox) {
+        let (stream, applied) = (self.brokers[at(id)].stream, self.brokers[at(id)].applied);
+        let node = CONTROLLERS + i32::try_from(stream).unwrap_or(0);
+        let reached = self.quorum.applied(stream).filter(|_| self.network.connects(node, id));
+        let Some(known) = reached else {
+            self.broker(id).stream = (stream + 1) % self.quorum.size();
+            return;
+        };
+        // Who begins, or is far behind, is given a snapshot; else what has come is applied one by one.
+        let is_new = self.brokers[at(id)].partitions.is_empty();
+        let first = if is_new || known > applied + 20 { known } else { applied + 1 };
+        for entry in first..=known {
+            let image = self.quorum.entries()[entry].clone();
+            let now_us = self.now_us;
+            self.broker(id).apply_image(now_us, entry, &image, out);
+        }
+    }
+
+    fn mend(&mut self) {
+        self.is_mended = true;
+        self.network.heal();
+        self.quorum.slow_down(0);
+        for id in 1..=self.plan.brokers {
+            let broker = self.broker(id);
+            (broker.paused_until_us, broker.slow_until_us) = (0, 0);
+        }
+        for member in 0..self.quorum.size() {
+            self.schedule(100_000, Event::Cure(Cure::StartController(member)));
+        }
+    }
+
+    // --- judgement ---
+
+    /// I41, I42, I50: below every high watermark lies the same.
+    fn compare(&mut self, id: i32, index: i32) {
+        let broker = &self.brokers[at(id)];
+        let Some(partition) = broker.partitions.get(&index) else { return };
+        let replica = &partition.replica;
+        let high_watermark = replica.machine.high_watermark();
+        let (incarnation, from) = self.compared.get(&(id, index)).copied().unwrap_or((0, 0));
+        let from = if incarnation == broker.incarnation { from.min(high_watermark) } else { 0 };
+        let committed = &mut self.committed[usize::try_from(index).unwrap_or(0)];
+        for (offset, entry) in (from..).zip(replica.log.slice(from, high_watermark)) {
+            let found = (entry.payload.writer, entry.payload.number);
+            match committed.get(usize::try_from(offset).unwrap_or(usize::MAX)) {
+                Some(known) if *known == found => {}
+                Some(known) => {
+                    self.problem.get_or_insert(format!(
+                        "I42: offset {offset} of partition {index} was committed as {known:?}; broker {id} has {found:?}"
+                    ));
+                }
+                None if replica.machine.is_leader() => committed.push(found),
+                None => {
+                    self.problem.get_or_insert(format!(
+                        "I41: follower {id} has offset {offset} of partition {index} below its watermark; no leader ever had"
+                    ));
+                }
+            }
+        }
+        self.compared.insert((id, index), (broker.incarnation, high_watermark));
+    }
+
+    /// What is not yet as it should be at rest.
+    fn unrest(&self) -> Option<String> {
+        if !self.clients.is_quiet() {
+            return Some(self.clients.describe_waiting());
+        }
+        let image = self.quorum.latest();
+        let mut ends = Vec::new();
+        for index in 0..self.plan.partitions {
+            let partition = metadata::partition(image, index)?;
+            let Some(leader) = partition.leader else {
+                return Some(format!("partition {index} has no leader"));
+            };
+            if partition.isr.len() < partition.replicas.len() {
+                return Some(format!("partition {index}: not all in sync: {partition:?}"));
+            }
+            let leader = self.brokers[at(leader.0)].partitions.get(&index).map(|found| &found.replica);
+            let Some(leader) = leader else {
+                return Some(format!("partition {index}: its leader has no replica"));
+            };
+            let end = leader.log.end();
+            for id in &partition.replicas {
+                let replica = self.brokers[at(id.0)].partitions.get(&index).map(|found| &found.replica);
+                let is_same = replica.is_some_and(|replica| {
+                    replica.machine.high_watermark() == end
+                        && replica.log.slice(0, replica.log.end()) == leader.log.slice(0, end)
+                });
+                if !is_same {
+                    return Some(format!("partition {index}: broker {id} is not where its leader is"));
+                }
+            }
+            ends.push(end);
+        }
+        (!self.clients.have_read_to(&ends)).then(|| "consumers have not read to the end".to_owned())
+    }
+
+    fn ends(&self) -> Vec<i64> {
+        let image = self.quorum.latest();
+        let end = |index: i32| {
+            let leader = metadata::partition(image, index)?.leader?;
+            Some(self.brokers[at(leader.0)].partitions.get(&index)?.replica.log.end())
+        };
+        (0..self.plan.partitions).map(|index| end(index).unwrap_or(0)).collect()
+    }
+
+    fn judge(mut self) -> Outcome {
+        let header = Header {
+            version: VERSION,
+            topics: vec![Topic {
+                name: metadata::TOPIC.to_owned(),
+                partitions: self.plan.partitions.unsigned_abs(),
+            }],
+            idempotent: self.plan.idempotent,
+            transactions: false,
+            seed: self.plan.seed,
+            started_ms: 0,
+        };
+        let mut history = vec![ottla_verify::Event::History(header)];
+        history.append(&mut self.clients.history);
+        if self.problem.is_none() {
+            history.push(ottla_verify::Event::Final { t: self.now_us, ends: self.ends() });
+        }
+        let report = check(&history);
+        let problem = self.problem.clone().or_else(|| match &report {
+            Err(error) => Some(format!("the history cannot be checked: {error}")),
+            Ok(report) => verdict(report, self.plan.idempotent),
+        });
+        let leader_changes = (0..self.plan.partitions)
+            .filter_map(|index| metadata::partition(self.quorum.latest(), index))
+            .map(|partition| i64::from(partition.leader_epoch.0))
+            .sum();
+        Outcome {
+            seed: self.plan.seed,
+            problem,
+            report: report.ok(),
+            events: self.events,
+            acknowledged: self.clients.acknowledged,
+            troubles: self.troubles,
+            elections: self.quorum.elections,
+            truncations: self.brokers.iter().map(|broker| broker.truncations).sum(),
+            lost: self.network.lost,
+            leader_changes,
+            simulated_ms: self.now_us / 1_000,
+            history,
+        }
+    }
+}
+
+fn check(history: &[ottla_verify::Event]) -> Result<Report, ottla_verify::HistoryError> {
+    let mut checker = Checker::new(&history[0])?;
+    for event in &history[1..] {
+        checker.take(event)?;
+    }
+    Ok(checker.finish())
+}
+
+/// Every invariant must be proven, but the one that plain producers are not promised.
+fn verdict(report: &Report, idempotent: bool) -> Option<String> {
+    let needed = |invariant: Invariant| idempotent || invariant != Invariant::NoDuplicates;
+    report.verdicts.iter().find(|verdict| verdict.state != State::Held && needed(verdict.invariant)).map(
+        |verdict| format!("{:?} {:?}: {}", verdict.invariant, verdict.state, verdict.examples.join("; ")),
+    )
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, fault: Fault) -> Outcome {
+    Cluster::new(Plan::of(seed), fault).run()
+}
