@@ -16,6 +16,7 @@
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | metrics and probes |
+//! | [`rights`] | which right each API asks for |
 //! | `readiness` | when a broker that has started is ready |
 
 pub mod admin;
@@ -35,6 +36,7 @@ pub mod quotas;
 mod readiness;
 pub mod replica;
 pub mod replication;
+pub mod rights;
 pub mod security;
 mod telemetry;
 pub mod transactions;

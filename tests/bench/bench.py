@@ -1,6 +1,9 @@
 """Ottla beside Apache Kafka on this machine: the same workload on each in turn, and the ratio.
 
-    tests/bench/run [--nodes 1,3] [--rows NAME,…] [--megabytes 1000] [--rounds 3]
+    tests/bench/run [--nodes 1,3] [--rows NAME,…] [--megabytes 1000] [--rounds 3] [--security plain,tls,rules]
+
+`tls` encrypts the Kafka listener; `rules` turns the authorizer on, with a thousand rules, and gives the user quotas that it never
+reaches. Of each but `plain` the table also shows how it compares with plain of the same product, when both were measured.
 
 Each row is measured on a fresh cluster of each product, in turn and several times; the table shows medians. CPU is user and
 system time of the server processes alone. The load comes from kcat (librdkafka) and, where every answer is awaited, from
@@ -17,7 +20,9 @@ import tempfile
 import time
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding, AclOperation, AclPermissionType, AdminClient, NewTopic, ResourcePatternType, ResourceType,
+)
 
 from plot import bars
 from servers import Cluster
@@ -27,7 +32,7 @@ PARTITIONS = 6
 
 
 def create(cluster, topic, partitions=PARTITIONS, **configs):
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0, **cluster.client})
     configs = {"min.insync.replicas": str(min(2, cluster.count)), **configs}
     deadline = time.monotonic() + 60
     while True:
@@ -41,8 +46,26 @@ def create(cluster, topic, partitions=PARTITIONS, **configs):
     while True:
         partitions_seen = admin.list_topics(topic, timeout=10).topics[topic].partitions
         if len(partitions_seen) == partitions and all(p.leader >= 0 for p in partitions_seen.values()):
-            return topic
+            break
         time.sleep(0.01)
+    if cluster.security == "rules":
+        protect(cluster, admin, topic)
+    return topic
+
+
+def protect(cluster, admin, topic):
+    """Rules for this topic and for 999 that nobody asks for; quotas beyond reach (by the product's own way to set them)."""
+    def rule(name, operation):
+        return AclBinding(ResourceType.TOPIC, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation,
+                          AclPermissionType.ALLOW)
+    rules = [rule(topic, operation) for operation in (AclOperation.ALL,)]
+    rules += [rule(f"other-{number}", AclOperation.READ) for number in range(999)]
+    for made in admin.create_acls(rules).values():
+        made.result(60)
+    if cluster.product == "ottla":
+        subprocess.run([cluster.binary, "--server", f"127.0.0.1:{cluster.control[0]}", "quota", "set", "producer_byte_rate=1e12",
+                        "consumer_byte_rate=1e12", "request_percentage=100000", "--client-id"], check=True,
+                       stdout=subprocess.DEVNULL)
 
 
 def lines_file(megabytes, length):
@@ -59,7 +82,8 @@ def lines_file(megabytes, length):
 
 
 def kcat(cluster, *arguments, stdin=None):
-    command = ["kcat", "-b", cluster.bootstrap, "-q", *arguments]
+    client = [word for name, value in cluster.client.items() for word in ("-X", f"{name}={value}")]
+    command = ["kcat", "-b", cluster.bootstrap, "-q", *client, *arguments]
     done = subprocess.run(command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode()[-500:]}")
@@ -95,7 +119,7 @@ def throughput(cluster, options, record_bytes=1024):
 def latency(cluster, options):
     """One record at a time, acks=all."""
     topic = create(cluster, "latency", 1)
-    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0})
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0, **cluster.client})
     samples = []
     for number in range(options.records):
         began = time.perf_counter()
@@ -112,11 +136,12 @@ def start(cluster, options):
     """From an empty directory to the first acknowledged record; then at rest."""
     # The cluster was started for this row: begin again on the same, now empty, ground.
     cluster.__exit__()
-    cluster.__init__(cluster.product, cluster.count, cluster.binary, **cluster.properties)
+    cluster.__init__(cluster.product, cluster.count, cluster.binary, cluster.security, **cluster.properties)
     cluster.__enter__()
     began = time.monotonic() - cluster.start_seconds
     producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "log_level": 0, "linger.ms": 0,
-                         "topic.metadata.refresh.interval.ms": 100, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10})
+                         "topic.metadata.refresh.interval.ms": 100, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10,
+                         **cluster.client})
     create(cluster, "first", 1)
     producer.produce("first", b"x")
     assert producer.flush(60) == 0
@@ -137,19 +162,38 @@ def main():
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--security", default="plain", help="plain, tls, rules; several with commas")
+    parser.add_argument("--products", default="ottla,kafka")
     parser.add_argument("--ottla", default=str(HERE.parent.parent / "target/release/ottla"))
     parser.add_argument("--out", default=".", help="where results.json, results.md and results.svg go")
     options = parser.parse_args()
     measured = {}
+    products, securities = options.products.split(","), options.security.split(",")
     for nodes in map(int, options.nodes.split(",")):
         for row in options.rows.split(","):
             for turn in range(options.rounds):
-                for product in ("ottla", "kafka"):
-                    with Cluster(product, nodes, options.ottla) as cluster:
-                        for name, value in ROWS[row](cluster, options).items():
-                            measured.setdefault((nodes, name), {}).setdefault(product, []).append(value)
-                    print(f"{nodes} node(s), {row}, round {turn + 1}, {product}: done", file=sys.stderr)
-    report(measured, pathlib.Path(options.out))
+                # In turn within a round, so that the machine's moods meet all of them.
+                for security in securities:
+                    for product in products:
+                        with Cluster(product, nodes, options.ottla, security) as cluster:
+                            for name, value in ROWS[row](cluster, options).items():
+                                shown = name if security == "plain" else f"{name}, {security}"
+                                measured.setdefault((nodes, shown), {}).setdefault(product, []).append(value)
+                        print(f"{nodes} node(s), {row}, {security}, round {turn + 1}, {product}: done", file=sys.stderr)
+    if set(products) == {"ottla", "kafka"}:
+        report(measured, pathlib.Path(options.out))
+    beside_plain(measured)
+
+
+def beside_plain(measured):
+    """What security costs: each median beside that of plain."""
+    for (nodes, name), values in measured.items():
+        base, _, security = name.partition(", ")
+        if not security or (nodes, base) not in measured:
+            continue
+        for product, samples in values.items():
+            plain = statistics.median(measured[nodes, base][product])
+            print(f"{nodes} node(s), {product}: {base} with {security} is {statistics.median(samples) / plain:.3f} of plain")
 
 
 def report(measured, out):
