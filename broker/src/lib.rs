@@ -17,6 +17,7 @@
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | the HTTP port: metrics, probes, the console |
 //! | [`console`] | the web console and its JSON API |
+//! | [`rights`] | which right each API asks for |
 //! | `readiness` | when a broker that has started is ready |
 
 pub mod admin;
@@ -37,6 +38,7 @@ pub mod quotas;
 mod readiness;
 pub mod replica;
 pub mod replication;
+pub mod rights;
 pub mod security;
 mod telemetry;
 pub mod transactions;

@@ -1,7 +1,10 @@
 """Ottla beside Apache Kafka on this machine: the same workload on each in turn, and the ratio.
 
-    tests/bench/run [--nodes 1,3] [--rows NAME,…] [--megabytes 1000] [--rounds 3]
+    tests/bench/run [--nodes 1,3] [--rows NAME,…] [--megabytes 1000] [--rounds 3] [--security plain,tls,rules]
     tests/bench/groups, tests/bench/transactions: the rows of `loads.py`, appended to RESULTS.md
+
+`tls` encrypts the Kafka listener; `rules` turns the authorizer on, with a thousand rules, and gives the user quotas that it never
+reaches. Of each but `plain` the table also shows how it compares with plain of the same product, when both were measured.
 
 Each row is measured on a fresh cluster of each product, in turn and several times; the table shows medians. CPU is user and
 system time of the server processes alone. The load comes from kcat (librdkafka) and, where every answer is awaited, from
@@ -70,7 +73,7 @@ def flushed(cluster, options):
 def latency(cluster, options):
     """One record at a time, acks=all."""
     topic = create(cluster, "latency", 1)
-    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0})
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0, **cluster.client})
     samples = []
     for number in range(options.records):
         began = time.perf_counter()
@@ -87,11 +90,12 @@ def start(cluster, options):
     """From an empty directory to the first acknowledged record; then at rest."""
     # The cluster was started for this row: begin again on the same, now empty, ground.
     cluster.__exit__()
-    cluster.__init__(cluster.product, cluster.count, cluster.binary, **cluster.properties)
+    cluster.__init__(cluster.product, cluster.count, cluster.binary, cluster.security, **cluster.properties)
     cluster.__enter__()
     began = time.monotonic() - cluster.start_seconds
     producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "log_level": 0, "linger.ms": 0,
-                         "topic.metadata.refresh.interval.ms": 100, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10})
+                         "topic.metadata.refresh.interval.ms": 100, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10,
+                         **cluster.client})
     create(cluster, "first", 1)
     producer.produce("first", b"x")
     assert producer.flush(60) == 0
@@ -115,6 +119,8 @@ def main():
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--security", default="plain", help="plain, tls, rules; several with commas")
+    parser.add_argument("--products", default="ottla,kafka")
     parser.add_argument("--ottla", default=str(HERE.parent.parent / "target/release/ottla"))
     parser.add_argument("--load", default=str(HERE.parent.parent / "target/release/ottla-load"), help="the binary of the load")
     parser.add_argument("--seconds", type=int, default=10, help="how long commits, heartbeats and transactions go on")
@@ -126,21 +132,39 @@ def main():
     parser.add_argument("--out", default=".", help="where results.json, results.md and results.svg go")
     options = parser.parse_args()
     measured = {}
+    products, securities = options.products.split(","), options.security.split(",")
     for nodes in map(int, options.nodes.split(",")):
         for row in options.rows.split(","):
             for turn in range(options.rounds):
-                for product in ("ottla", "kafka"):
-                    properties = loads.properties(nodes) if row in loads.ROWS else {}
-                    with Cluster(product, nodes, options.ottla, **properties) as cluster:
-                        for name, value in ALL_ROWS[row](cluster, options).items():
-                            measured.setdefault((nodes, name), {}).setdefault(product, []).append(value)
-                    print(f"{nodes} node(s), {row}, round {turn + 1}, {product}: done", file=sys.stderr)
+                # In turn within a round, so that the machine's moods meet all of them.
+                for security in securities:
+                    for product in products:
+                        properties = loads.properties(nodes) if row in loads.ROWS else {}
+                        with Cluster(product, nodes, options.ottla, security, **properties) as cluster:
+                            for name, value in ALL_ROWS[row](cluster, options).items():
+                                shown = name if security == "plain" else f"{name}, {security}"
+                                measured.setdefault((nodes, shown), {}).setdefault(product, []).append(value)
+                        print(f"{nodes} node(s), {row}, {security}, round {turn + 1}, {product}: done", file=sys.stderr)
+    beside_plain(measured)
+    if set(products) != {"ottla", "kafka"}:
+        return
     text = report(measured, pathlib.Path(options.out))
     if options.append:
         sized = ("groups", "members", "partitions", "rate", "seconds", "megabytes", "rounds")
         sizes = ", ".join(f"{name} {getattr(options, name)}" for name in sized)
         with RESULTS.open("a") as results:
             results.write(f"\n## {options.append}\n\n{sizes}\n\n{text}")
+
+
+def beside_plain(measured):
+    """What security costs: each median beside that of plain."""
+    for (nodes, name), values in measured.items():
+        base, _, security = name.partition(", ")
+        if not security or (nodes, base) not in measured:
+            continue
+        for product, samples in values.items():
+            plain = statistics.median(measured[nodes, base][product])
+            print(f"{nodes} node(s), {product}: {base} with {security} is {statistics.median(samples) / plain:.3f} of plain")
 
 
 def report(measured, out):

@@ -32,13 +32,38 @@ def free_ports(count):
 class Cluster:
     """Nodes of one product; use with `with`."""
 
-    def __init__(self, product, nodes, binary, **properties):
+    def __init__(self, product, nodes, binary, security="plain", **properties):
         self.product, self.binary, self.count = product, binary, nodes
-        self.properties = properties
+        self.properties, self.security = properties, security
         self.processes = []
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"bench-{product}-"))
         ports = free_ports(3 * nodes)
         self.kafka, self.control, self.http = ports[:nodes], ports[nodes : 2 * nodes], ports[2 * nodes :]
+
+    @property
+    def client(self):
+        """What librdkafka needs to get in."""
+        if self.security != "tls":
+            return {}
+        return {"security.protocol": "ssl", "ssl.ca.location": str(self.directory / "server.pem")}
+
+    def _security(self):
+        """The nodes' side of it."""
+        if self.security == "tls":
+            store = self.directory / "server.pem"
+            if not store.exists():
+                key, chain = self.directory / "key.pem", self.directory / "chain.pem"
+                subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=bench",
+                                "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", chain],
+                               check=True, stderr=subprocess.DEVNULL)
+                store.write_text(key.read_text() + chain.read_text())
+            return {"listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:SSL",
+                    "ssl.keystore.type": "PEM", "ssl.keystore.location": store,
+                    "ssl.truststore.type": "PEM", "ssl.truststore.location": store}
+        if self.security == "rules":
+            return {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                    "allow.everyone.if.no.acl.found": "true"}
+        return {}
 
     @property
     def bootstrap(self):
@@ -124,6 +149,7 @@ class Cluster:
             "log.dirs": self.directory / f"data-{node + 1}",
             "offsets.topic.replication.factor": self.count,
             "group.initial.rebalance.delay.ms": 0,
+            **self._security(),
             **self.properties,
         }
         if self.product == "ottla":

@@ -78,6 +78,8 @@ fn sasl_properties(kafka: &str) -> Vec<(String, String)> {
         ("listener.name.controller.plain.sasl.jaas.config", plain),
         ("listener.name.plaintext.plain.sasl.jaas.config", plain),
         ("super.users", "User:node"),
+        // Sessions end while the test runs: nodes and clients sign in again by themselves.
+        ("connections.max.reauth.ms", "3000"),
         ("delegation.token.secret.key", "of-the-test"),
         AUTHORIZER,
     ]

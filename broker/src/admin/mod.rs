@@ -97,6 +97,11 @@ impl AdminService {
     }
 }
 
+/// A line of the audit log, beside those of refusals.
+fn audit(by: &crate::security::Principal, what: &str) {
+    tracing::info!(target: "ottla::audit", %by, plane = "admin", "{what}");
+}
+
 fn unavailable(error: LinkError) -> Status {
     status(
         Code::Unavailable,
@@ -202,28 +207,34 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::CreateTopicsRequest>,
     ) -> Result<Response<proto::CreateTopicsReply>, Status> {
+        let caller = Self::caller(&request);
         let access = self.access(&request);
         let request = request.into_inner();
         permit(request.topics.iter().try_for_each(|topic| access.create_topic(&topic.name)))?;
-        self.create(request).await.map(Response::new)
+        self.create(request).await.map(Response::new).inspect(|_| audit(&caller, "topics created"))
     }
 
     async fn delete_topics(
         &self,
         request: Request<proto::DeleteTopicsRequest>,
     ) -> Result<Response<proto::DeleteTopicsReply>, Status> {
+        let caller = Self::caller(&request);
         let access = self.access(&request);
         let names = request.into_inner().names;
         permit(names.iter().try_for_each(|name| access.topic(Operation::Delete, name)))?;
-        self.delete(names).await.map(Response::new)
+        self.delete(names).await.map(Response::new).inspect(|_| audit(&caller, "topics deleted"))
     }
 
     async fn create_partitions(
         &self,
         request: Request<proto::CreatePartitionsRequest>,
     ) -> Result<Response<proto::CreatePartitionsReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).topic(Operation::Alter, &request.get_ref().name))?;
-        self.add_partitions(request.into_inner()).await.map(Response::new)
+        self.add_partitions(request.into_inner())
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "partitions added"))
     }
 
     async fn describe_configs(
@@ -245,9 +256,13 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::AlterConfigsRequest>,
     ) -> Result<Response<proto::AlterConfigsReply>, Status> {
+        let caller = Self::caller(&request);
         let asked = request.get_ref();
         permit(configs::right(&self.access(&request), Operation::AlterConfigs, asked.scope(), &asked.name))?;
-        self.set_configs(request.into_inner()).await.map(Response::new)
+        self.set_configs(request.into_inner())
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "configs changed"))
     }
 
     async fn list_config_resources(
@@ -263,16 +278,24 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::MovePartitionsRequest>,
     ) -> Result<Response<proto::PartitionResults>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
-        self.move_all(request.into_inner()).await.map(Response::new)
+        self.move_all(request.into_inner())
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "partitions moved"))
     }
 
     async fn elect_leaders(
         &self,
         request: Request<proto::ElectLeadersRequest>,
     ) -> Result<Response<proto::PartitionResults>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
-        self.elect(request.into_inner()).await.map(Response::new)
+        self.elect(request.into_inner())
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "leaders elected"))
     }
 
     async fn describe_features(
@@ -287,16 +310,24 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::UpdateFeatureRequest>,
     ) -> Result<Response<proto::UpdateFeatureReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
-        self.set_feature(request.into_inner()).await.map(Response::new)
+        self.set_feature(request.into_inner())
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "feature changed"))
     }
 
     async fn unregister_broker(
         &self,
         request: Request<proto::UnregisterBrokerRequest>,
     ) -> Result<Response<proto::UnregisterBrokerReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
-        self.forget_broker(request.into_inner().broker_id).await.map(Response::new)
+        self.forget_broker(request.into_inner().broker_id)
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "broker unregistered"))
     }
 
     async fn describe_replicas(
@@ -329,8 +360,10 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::CreateAclsRequest>,
     ) -> Result<Response<proto::CreateAclsReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
         self.add_acls(request.into_inner().acls).await?;
+        audit(&caller, "rules added");
         Ok(Response::new(proto::CreateAclsReply {}))
     }
 
@@ -338,8 +371,10 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::DeleteAclsRequest>,
     ) -> Result<Response<proto::DeleteAclsReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
         let acls = self.remove_acls(request.into_inner().filter.unwrap_or_default()).await?;
+        audit(&caller, "rules removed");
         Ok(Response::new(proto::DeleteAclsReply { acls }))
     }
 
@@ -356,8 +391,10 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::AlterUserRequest>,
     ) -> Result<Response<proto::AlterUserReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::Alter))?;
         self.change_user(request.into_inner()).await?;
+        audit(&caller, "credentials changed");
         Ok(Response::new(proto::AlterUserReply {}))
     }
 
@@ -374,8 +411,10 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::AlterQuotaRequest>,
     ) -> Result<Response<proto::AlterQuotaReply>, Status> {
+        let caller = Self::caller(&request);
         permit(self.access(&request).cluster(Operation::AlterConfigs))?;
         self.change_quota(request.into_inner()).await?;
+        audit(&caller, "quota changed");
         Ok(Response::new(proto::AlterQuotaReply {}))
     }
 
@@ -383,8 +422,9 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::CreateTokenRequest>,
     ) -> Result<Response<proto::Token>, Status> {
+        let caller = Self::caller(&request);
         self.ready().await?;
-        self.make_token(request).await.map(Response::new)
+        self.make_token(request).await.map(Response::new).inspect(|_| audit(&caller, "delegation token made"))
     }
 
     async fn list_tokens(
@@ -399,7 +439,11 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::ChangeTokenRequest>,
     ) -> Result<Response<proto::ChangeTokenReply>, Status> {
+        let caller = Self::caller(&request);
         self.ready().await?;
-        self.end_token_later(request).await.map(Response::new)
+        self.end_token_later(request)
+            .await
+            .map(Response::new)
+            .inspect(|_| audit(&caller, "delegation token changed"))
     }
 }

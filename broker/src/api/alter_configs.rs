@@ -31,8 +31,9 @@ pub(super) fn handle(
                 .collect(),
         })
         .collect();
+    let by = Arc::clone(&call.principal);
     call.exclusive(async move {
-        let outcomes = alter(&context, &access, &alterations, mode).await;
+        let outcomes = alter(&context, &access, &by, &alterations, mode).await;
         let responses = alterations.into_iter().zip(outcomes).map(to_answer).collect();
         AlterConfigsResponse { responses, ..Default::default() }
     })

@@ -17,29 +17,7 @@
 //! target `ottla::audit`. Rights follow the rules in the image at the time of [`Context::access`](crate::context::BrokerContext):
 //! make one for each request. Without an authorizer, and for super users, nothing is looked up and nothing allocated.
 //!
-//! Requests that others still handle need, as Apache Kafka has it (a resource name is what the request names):
-//!
-//! | API | right | code without |
-//! |---|---|---|
-//! | AddPartitionsToTxn | Write TransactionalId, Write Topic each; from brokers (4+, batched): ClusterAction | 53, 29, 31 |
-//! | AddOffsetsToTxn | Write TransactionalId, Read Group | 53, 30 |
-//! | EndTxn | Write TransactionalId | 53 |
-//! | TxnOffsetCommit | Write TransactionalId, Read Group, Read Topic each | 53, 30, 29 |
-//! | WriteTxnMarkers | Alter or ClusterAction Cluster | 31 |
-//! | DescribeTransactions | Describe TransactionalId each; partitions of topics without Describe left out | 53 |
-//! | ListTransactions | those with Describe TransactionalId | – |
-//! | DescribeProducers | Read Topic each | 29 |
-//! | ConsumerGroupHeartbeat | Read Group, Describe of each subscribed topic | 30, 29 |
-//! | ConsumerGroupDescribe | Describe Group each; Describe of the topics that its members have | 30, 29 |
-//! | ShareGroupHeartbeat, ShareGroupDescribe | Read, Describe Group | 30 |
-//! | ElectLeaders, AlterPartitionReassignments, UpdateFeatures, UnregisterBroker | Alter Cluster | 31 |
-//! | AddRaftVoter, RemoveRaftVoter | Alter Cluster | 31 |
-//! | ListPartitionReassignments, DescribeQuorum | Describe Cluster | 31 |
-//! | DescribeLogDirs | Describe Cluster; without it CLUSTER_AUTHORIZATION_FAILED in 3+, an empty list before | 31 |
-//! | AlterReplicaLogDirs | Alter Cluster, in each partition | 31 |
-//! | AlterConfigs | as IncrementalAlterConfigs: [`Access::config`] with AlterConfigs | 29, 30, 31 |
-//! | ListConfigResources | DescribeConfigs Cluster | 31 |
-//! | AssignReplicasToDirs and other APIs of brokers | ClusterAction Cluster | 31 |
+//! Which API asks for which right is written down in [`crate::rights`], and goes through a test from there.
 
 use std::sync::Arc;
 

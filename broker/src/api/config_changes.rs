@@ -12,6 +12,7 @@ use super::authorization::{Access, Operation, REFUSED};
 use super::forward::{code_of, misunderstood, submit};
 use crate::context::BrokerContext;
 use crate::loggers;
+use crate::security::Principal;
 
 /// The requests name no timeout; this is the broker's `request.timeout.ms`.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,10 +59,18 @@ pub(super) struct Mode {
 /// What became of a resource; an error comes with its text.
 pub(super) type Outcome = Result<(), (ErrorCode, String)>;
 
+/// Names alone: a value may be a secret.
+fn audit(by: &Principal, alteration: &Alteration) {
+    let names: Vec<&str> = alteration.changes.iter().map(|change| &*change.name).collect();
+    let (resource_type, resource) = (alteration.resource_type, &*alteration.resource_name);
+    tracing::info!(target: "ottla::audit", %by, resource_type, resource, ?names, "configs changed");
+}
+
 /// Alters resources; one outcome for each, in their order.
 pub(super) async fn alter(
     context: &Arc<BrokerContext>,
     access: &Access,
+    by: &Principal,
     alterations: &[Alteration],
     mode: Mode,
 ) -> Vec<Outcome> {
@@ -103,6 +112,8 @@ pub(super) async fn alter(
             for (at, altered) in admitted.into_iter().zip(altered) {
                 if altered.error_code != 0 {
                     outcomes[at] = Err((code_of(altered.error_code), altered.message));
+                } else if !mode.validate_only {
+                    audit(by, &alterations[at]);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Whether a connection's client is known: what stands between its frames and the handlers on a listener with SASL.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ const AGAIN_PERIOD_MIN: Duration = Duration::from_secs(1);
 /// The state of one connection.
 pub(crate) struct Authentication {
     security: Arc<ListenerSecurity>,
+    address: IpAddr,
     /// Under way.
     authenticator: Option<Box<Authenticator>>,
     /// Done before, on a listener with SASL.
@@ -41,11 +43,11 @@ pub(crate) enum Admitted {
 
 impl Authentication {
     /// The state of a new connection.
-    pub(crate) fn new(security: &Arc<ListenerSecurity>) -> Self {
+    pub(crate) fn new(security: &Arc<ListenerSecurity>, address: IpAddr) -> Self {
         let authenticator = security
             .sasl()
             .map(|settings| Box::new(Authenticator::new(settings, security.credentials.clone())));
-        Self { security: Arc::clone(security), authenticator, session: None, began: Instant::now() }
+        Self { security: Arc::clone(security), address, authenticator, session: None, began: Instant::now() }
     }
 
     /// The longest frame while the client is not known; `None`: it need not be.
@@ -73,7 +75,9 @@ impl Authentication {
                 Admitted::Known(response, principal)
             }
             Step::Refused(response, reason) => {
-                let delay = self.security.sasl().map_or(Duration::ZERO, |settings| settings.failure_delay);
+                let (listener, address) = (self.security.name(), self.address);
+                tracing::info!(target: "ottla::audit", listener, %address, reason, "authentication failed");
+                let delay = self.security.failed(self.address);
                 Admitted::Refused { response, reason, delay }
             }
         }

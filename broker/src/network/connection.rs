@@ -94,7 +94,7 @@ pub(crate) async fn serve(
     };
     let mut client = Client::new(peer, Arc::clone(&context.listener));
     client.principal = Arc::new(principal);
-    let authentication = Authentication::new(&context.security);
+    let authentication = Authentication::new(&context.security, peer.ip());
     let frame_bytes_max = authentication.frame_bytes_max().unwrap_or(context.frame_bytes_max);
     let mut connection = Connection {
         reader: FrameReader::new(frame_bytes_max),

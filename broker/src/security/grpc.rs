@@ -227,7 +227,7 @@ async fn handshake(shared: &Shared, socket: TcpStream, address: SocketAddr) -> i
         }
     };
     if shared.listener.sasl().is_some() {
-        let session = authenticate(shared, &mut inner).await?;
+        let session = authenticate(shared, &mut inner, address).await?;
         let ends = session.ends_at_ms.map(|ends_at_ms| {
             let left = u64::try_from(ends_at_ms.saturating_sub(Clock::wall_ms())).unwrap_or(0);
             Box::pin(tokio::time::sleep(Duration::from_millis(left)))
@@ -243,10 +243,14 @@ async fn handshake(shared: &Shared, socket: TcpStream, address: SocketAddr) -> i
 }
 
 /// Takes Kafka's requests of an authentication until the caller is known.
-async fn authenticate(shared: &Shared, stream: &mut Box<dyn PeerStream>) -> io::Result<Session> {
+async fn authenticate(
+    shared: &Shared,
+    stream: &mut Box<dyn PeerStream>,
+    address: SocketAddr,
+) -> io::Result<Session> {
     let settings = shared.listener.sasl().ok_or_else(|| io::Error::other("no SASL"))?;
     shared.refresh_credentials();
-    let (bytes_max, delay) = (settings.receive_bytes_max, settings.failure_delay);
+    let bytes_max = settings.receive_bytes_max;
     let mut authenticator = Authenticator::new(settings, shared.listener.credentials.clone());
     loop {
         let frame = read_frame(stream, bytes_max).await?;
@@ -258,11 +262,12 @@ async fn authenticate(shared: &Shared, stream: &mut Box<dyn PeerStream>) -> io::
                 return Ok(session);
             }
             Step::Refused(response, reason) => {
-                tokio::time::sleep(delay).await;
+                let listener = shared.name.as_str();
+                tracing::info!(target: "ottla::audit", listener, %address, reason, "authentication failed");
+                tokio::time::sleep(shared.listener.failed(address.ip())).await;
                 if let Some(response) = response {
                     answer(stream, response).await?;
                 }
-                tracing::info!(target: "ottla::audit", listener = shared.name, reason, "authentication failed");
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
             }
         }

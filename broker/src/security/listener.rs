@@ -1,12 +1,16 @@
 //! Everything of a listener's security that may change while the broker runs. A change counts for connections that come
 //! after it; those that are open go on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 
 use super::credentials::Credentials;
+use super::failures::Failures;
 use super::principal::Principal;
 use super::principal_mapping::PrincipalMapping;
 use super::properties::{ListenerProperties, Properties};
@@ -24,6 +28,7 @@ pub(crate) struct ListenerSecurity {
     mapping: PrincipalMapping,
     authority: Option<(String, Arc<AuthorityKeys>)>,
     pub(crate) credentials: Credentials,
+    failures: Mutex<Failures>,
 }
 
 impl ListenerSecurity {
@@ -46,7 +51,16 @@ impl ListenerSecurity {
         let keys = authority.as_ref().map(|(_, keys)| keys);
         let sasl = protocol.uses_sasl().then(|| SaslSettings::read(&view, keys)).transpose()?;
         let (tls, sasl) = (tls.map(ArcSwap::new), sasl.map(ArcSwap::from_pointee));
-        Ok(Self { name: name.to_owned(), protocol, tls, sasl, mapping, authority, credentials })
+        Ok(Self {
+            name: name.to_owned(),
+            protocol,
+            tls,
+            sasl,
+            mapping,
+            authority,
+            credentials,
+            failures: Mutex::default(),
+        })
     }
 
     /// What properties would make of the listener.
@@ -91,6 +105,12 @@ impl ListenerSecurity {
     /// What an authentication is judged by; `None`: no SASL.
     pub(crate) fn sasl(&self) -> Option<Arc<SaslSettings>> {
         self.sasl.as_ref().map(ArcSwap::load_full)
+    }
+
+    /// An authentication from an address has failed: how long the news of it waits.
+    pub(crate) fn failed(&self, address: IpAddr) -> Duration {
+        let base = self.sasl().map_or(Duration::ZERO, |settings| settings.failure_delay);
+        self.failures.lock().count(address, base, Instant::now())
     }
 
     /// The address of the authority's keys, and where they go.

@@ -14,6 +14,7 @@
 //! | `listener`, `node` | all of it for one listener, and for all of them as properties and files change |
 //! | `authority` | the keys that OAuth tokens are checked by |
 //! | `peer` | connections to other brokers |
+//! | `failures` | who guesses passwords waits |
 //! | `login` | connections of whoever calls a listener and is no broker calling a broker |
 //! | `grpc` | TLS and SASL of the gRPC listener |
 
@@ -21,6 +22,7 @@ mod authority;
 pub mod credentials;
 mod der;
 mod distinguished_name;
+mod failures;
 pub mod grpc;
 mod listener;
 pub mod login;

@@ -10,6 +10,7 @@
 //! | [`storage`] | the directories of `log.dirs` |
 //! | [`network`] | ports, the other nodes |
 //! | [`settings`] | properties that fit, but not together or not here |
+//! | [`security`] | who gets in, and what others can read |
 //! | [`certificate`] | certificates that end soon |
 
 pub(crate) mod certificate;
@@ -18,6 +19,7 @@ mod machine;
 mod network;
 pub(crate) mod reader;
 mod readings;
+mod security;
 mod settings;
 mod storage;
 
@@ -82,6 +84,7 @@ pub(crate) fn examine(readings: &Readings) -> Vec<Finding> {
     findings.extend(storage::check(readings));
     findings.extend(network::check(readings));
     findings.extend(settings::check(readings));
+    findings.extend(security::check(readings));
     findings.extend(certificate::check(readings));
     // Stable: within a level in the order of the checks.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));

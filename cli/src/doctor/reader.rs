@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::certificate;
 use super::kernel;
-use super::readings::{Certificate, Directory, Memory, Peer, PeerFailure, Port, Readings};
+use super::readings::{
+    Certificate, Directory, Listening, Memory, Peer, PeerFailure, Port, Readings, SecretFile,
+};
 use crate::http_client;
-use crate::node_config::{Address, Findings, NodeConfig};
+use crate::node_config::{Address, Findings, Listener, NodeConfig};
 
 /// How long another node is waited for.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,6 +71,29 @@ fn add_node(readings: &mut Readings, config: &NodeConfig) {
         .collect();
     readings.peers = peers.into_iter().filter_map(|peer| peer.join().ok()).collect();
     readings.certificates = certificates(&config.properties);
+    let grpc = config.grpc.iter().map(|grpc| (&grpc.listener, true));
+    let all = config.listeners.iter().map(|listener| (listener, false)).chain(grpc);
+    let listening = |(listener, is_controller): (&Listener, bool)| Listening {
+        name: listener.name.clone(),
+        host: listener.address.host.clone(),
+        protocol: config.protocol(&listener.name),
+        is_controller,
+    };
+    readings.listeners = all.map(listening).collect();
+    readings.secret_files = secret_files(&config.properties);
+}
+
+/// Key stores that the properties name, and files of tokens.
+fn secret_files(properties: &BTreeMap<String, String>) -> Vec<SecretFile> {
+    use std::os::unix::fs::MetadataExt;
+    let read = |(name, path): (&String, &String)| {
+        if !name.ends_with("ssl.keystore.location") {
+            return None;
+        }
+        let mode = fs::metadata(path).ok()?.mode();
+        Some(SecretFile { property: name.clone(), path: path.into(), mode })
+    };
+    properties.iter().filter_map(read).collect()
 }
 
 fn now_s() -> i64 {

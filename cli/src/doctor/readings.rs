@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ottla_broker::security::SecurityProtocol;
+
 /// Everything that was read, at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Readings {
@@ -23,6 +25,8 @@ pub(crate) struct Readings {
     pub(crate) ports: Vec<Port>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) certificates: Vec<Certificate>,
+    pub(crate) listeners: Vec<Listening>,
+    pub(crate) secret_files: Vec<SecretFile>,
     /// Seconds since 1970.
     pub(crate) now_s: i64,
     /// Properties that were set, empty without a configuration.
@@ -67,6 +71,27 @@ pub(crate) struct Port {
     pub(crate) address: String,
     /// Why it cannot be bound.
     pub(crate) refused: Option<String>,
+}
+
+/// What a listener is, as the configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listening {
+    pub(crate) name: String,
+    /// What it is bound to; empty: every address.
+    pub(crate) host: String,
+    pub(crate) protocol: SecurityProtocol,
+    /// It is the one of controllers and of the admin plane.
+    pub(crate) is_controller: bool,
+}
+
+/// A file that holds keys or passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SecretFile {
+    /// The property that names it.
+    pub(crate) property: String,
+    pub(crate) path: PathBuf,
+    /// As the file system has it.
+    pub(crate) mode: u32,
 }
 
 /// Another node, a controller.

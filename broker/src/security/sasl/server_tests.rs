@@ -220,6 +220,38 @@ fn a_refused_token_is_told_in_two_steps() {
 }
 
 #[test]
+fn tokens_of_an_authority_between_our_own_two_sides() {
+    let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let good = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(r#"{"sub":"carol","exp":1003}"#));
+    let login = |token: &str| ClientLogin {
+        mechanism: Mechanism::OauthBearer,
+        user: String::new(),
+        password: Secret::new(token),
+        by_token: false,
+    };
+    let mut server = authenticator("0");
+    continued(server.step(handshake("OAUTHBEARER", 1), NOW_MS));
+    let login_of_carol = login(&good);
+    let mut client = ClientAuthentication::new(&login_of_carol).unwrap();
+    let first = client.next(None).unwrap().unwrap();
+    let (answer, session) = authenticated(server.step(token(&first, 2), NOW_MS));
+    assert_eq!(session.principal, Principal::user("carol"));
+    assert_eq!(client.next(Some(&answer.auth_bytes)), Ok(None));
+
+    // One that is no good is told of, acknowledged, and then refused.
+    let mut server = authenticator("0");
+    continued(server.step(handshake("OAUTHBEARER", 1), NOW_MS));
+    let login_of_nobody = login("a.b.c");
+    let mut client = ClientAuthentication::new(&login_of_nobody).unwrap();
+    let first = client.next(None).unwrap().unwrap();
+    let answer = continued(server.step(token(&first, 2), NOW_MS));
+    let answer: SaslAuthenticateResponse = body(ApiKey::SaslAuthenticate, 2, answer);
+    let second = client.next(Some(&answer.auth_bytes)).unwrap().unwrap();
+    assert_eq!(&second[..], ABORT);
+    assert!(refused(server.step(token(&second, 2), NOW_MS)).is_some());
+}
+
+#[test]
 fn a_token_ends_the_session_with_it() {
     let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
     let jwt = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(r#"{"sub":"carol","exp":1003}"#));

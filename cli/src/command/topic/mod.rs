@@ -5,6 +5,8 @@ mod create;
 pub(crate) mod delete;
 mod describe;
 mod list;
+mod offsets;
+mod trim;
 
 pub(in crate::command) use delete::{ask, confirm};
 
@@ -28,12 +30,24 @@ pub(crate) enum Topic {
     Alter(alter::Alter),
     /// Delete topics and all their records
     Delete(delete::Delete),
+    /// Delete the oldest records of a partition
+    Trim(trim::Trim),
+    /// Where partitions begin and end, or where a time is
+    Offsets(offsets::Offsets),
 }
 
 impl Topic {
     pub(crate) async fn run(&self, session: &Session) -> anyhow::Result<()> {
         if let Self::Delete(delete) = self {
             delete.confirm()?;
+        }
+        match self {
+            Self::Trim(trim) => {
+                trim.confirm()?;
+                return trim.run(session).await;
+            }
+            Self::Offsets(offsets) => return offsets.run(session).await,
+            _ => {}
         }
         let admin = Admin::connect(session).await?;
         match self {
@@ -42,6 +56,8 @@ impl Topic {
             Self::Describe(describe) => describe.run(session, admin).await,
             Self::Alter(alter) => alter.run(session, admin).await,
             Self::Delete(delete) => delete.run(session, admin).await,
+            // Records are the brokers' matter: done above.
+            Self::Trim(_) | Self::Offsets(_) => Ok(()),
         }
     }
 }

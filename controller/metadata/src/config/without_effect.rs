@@ -4,6 +4,22 @@
 /// Names, and what is so instead. A name that ends in a dot stands for all that begin with it.
 const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
     (
+        &["background.threads", "num.io.threads", "num.network.threads"],
+        "threads are those of the runtime, as many as the machine has processors",
+    ),
+    (&["num.replica.fetchers"], "one connection to each leader's broker fetches all partitions"),
+    (&["log.preallocate", "preallocate"], "segments grow as they are written"),
+    (
+        &[
+            "local.retention.bytes",
+            "local.retention.ms",
+            "log.local.retention.bytes",
+            "log.local.retention.ms",
+            "remote.storage.enable",
+        ],
+        "tiered storage is not offered",
+    ),
+    (
         &["add.partitions.to.txn.retry.backoff.max.ms", "add.partitions.to.txn.retry.backoff.ms"],
         "coordinators and the metadata's leader wait for a transaction's end themselves: there is no asking anew",
     ),
@@ -63,6 +79,7 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
             "internal.metadata.delete.delay.millis",
             "internal.metadata.log.segment.bytes",
             "internal.metadata.max.batch.size.in.bytes",
+            "internal.segment.bytes",
             "unstable.api.versions.enable",
             "unstable.feature.versions.enable",
         ],
@@ -70,6 +87,7 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
     ),
     (
         &[
+            "log.cleaner.io.buffer.load.factor",
             "log.cleaner.io.buffer.size",
             "offsets.load.buffer.size",
             "queued.max.request.bytes",
