@@ -16,6 +16,7 @@ use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
 use crate::security::{NodeSecurity, TokenSecret};
+use crate::share::ShareService;
 use crate::telemetry::Telemetry;
 use crate::transactions::TransactionService;
 
@@ -39,6 +40,7 @@ pub(crate) struct BrokerContext {
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) groups: Arc<GroupService>,
     pub(crate) transactions: Arc<TransactionService>,
+    pub(crate) share: Arc<ShareService>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) security: Arc<NodeSecurity>,
     pub(crate) quotas: Arc<Quotas>,

@@ -36,6 +36,7 @@ mod readiness;
 pub mod replica;
 pub mod replication;
 pub mod security;
+pub mod share;
 mod telemetry;
 pub mod transactions;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ottla_wire::text::Text;
 
 use crate::security::Principal;
+use crate::share::ShareConnection;
 
 /// The client at the other end of one connection.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Client {
     pub(crate) is_broker: bool,
     /// From ApiVersions 3 on: what it calls itself.
     pub(crate) software: Option<(Text, Text)>,
+    /// From its first ShareFetch on: its share sessions end with it.
+    pub(crate) share: Option<ShareConnection>,
 }
 
 impl Client {
@@ -33,6 +36,7 @@ impl Client {
             principal: Arc::new(Principal::anonymous()),
             is_broker: false,
             software: None,
+            share: None,
         }
     }
 }

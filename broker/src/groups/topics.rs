@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_coordinator::consumer_group::{GroupOverrides, TopicView, TopicsView};
+use ottla_coordinator::share_group::ShareOverrides;
 use ottla_metadata::image::{MetadataDelta, MetadataImage, TopicImage};
 use ottla_proto::metadata::ResourceType;
 use ottla_wire::text::Text;
@@ -82,6 +83,11 @@ fn overrides_of(configs: &BTreeMap<String, String>) -> GroupOverrides {
         session_timeout_ms: of(configs, "consumer.session.timeout.ms"),
         heartbeat_interval_ms: of(configs, "consumer.heartbeat.interval.ms"),
         assignment_interval_ms: of(configs, "consumer.assignment.interval.ms"),
+        share: ShareOverrides {
+            session_timeout_ms: of(configs, "share.session.timeout.ms"),
+            heartbeat_interval_ms: of(configs, "share.heartbeat.interval.ms"),
+            assignment_interval_ms: of(configs, "share.assignment.interval.ms"),
+        },
     }
 }
 

@@ -22,6 +22,7 @@ mod command;
 mod consumer;
 mod convert;
 mod convert_consumer;
+mod convert_share;
 mod describe;
 mod describe_consumer;
 mod expire;
