@@ -160,7 +160,8 @@ impl ShareService {
             Err(refused) => {
                 let key = live.key.coordinator_key();
                 tracing::info!(key, error = %refused.error, message = &*refused.message, "a share-partition cannot be loaded");
-                self.give_up(live, partition_error(refused.error));
+                // The next look tells, and forgets it.
+                live.end(partition_error(refused.error));
             }
         }
     }
@@ -315,7 +316,7 @@ impl ShareService {
     }
 
     /// The share-partition is not to be used any more; the next fetch makes another.
-    fn give_up(&self, live: &Arc<LivePartition>, error: ErrorCode) {
+    pub(super) fn give_up(&self, live: &Arc<LivePartition>, error: ErrorCode) {
         let mut all = self.live.lock();
         if all.get(&live.key).is_some_and(|known| Arc::ptr_eq(known, live)) {
             all.remove(&live.key);

@@ -88,10 +88,11 @@ impl ShareService {
             Interested { interest: FetchInterest::new(InterestKind::Consumer), of: Vec::new() };
         let mut found: Vec<SharePartitionAnswer> = Vec::new();
         loop {
-            self.look(fetch, &mut found);
-            let bytes: usize = found.iter().filter_map(|one| one.records.as_ref()).map(|r| r.length).sum();
-            let is_urgent = found.iter().any(|one| one.error != ErrorCode::None || !one.acquired.is_empty());
-            if is_urgent || (bytes > 0 && bytes >= fetch.bytes_min) || Instant::now() >= deadline {
+            // The first look loads what is not here yet; to wait for more bytes, nothing may be given before.
+            if fetch.bytes_min <= 1 || Instant::now() >= deadline || self.has_enough(fetch) {
+                self.look(fetch, &mut found);
+            }
+            if !found.is_empty() || Instant::now() >= deadline {
                 return found;
             }
             if interested.of.is_empty() && !fetch.partitions.is_empty() {
@@ -104,6 +105,29 @@ impl ShareService {
                 return found;
             }
         }
+    }
+
+    /// Whether there are as many bytes as are asked for, or something else that the member is to hear.
+    fn has_enough(self: &Arc<Self>, fetch: &ShareFetch) -> bool {
+        let settings = self.settings(&fetch.group_id);
+        let mut bytes = 0;
+        for partition in &fetch.partitions {
+            let Ok((replica, leader_epoch)) = self.led(*partition) else { return true };
+            let live = self.live(&key_of(fetch, *partition), &replica, leader_epoch);
+            let inner = live.lock();
+            if inner.ended.is_some() {
+                return true;
+            }
+            let Some(machine) = inner.machine.as_ref().filter(|machine| machine.may_acquire()) else {
+                continue;
+            };
+            let result = read(&replica, machine.next_fetch_offset(), settings.isolation, fetch.bytes_max);
+            if result.error != ErrorCode::None {
+                return true;
+            }
+            bytes += result.slice.map_or(0, |slice| slice.length);
+        }
+        bytes >= fetch.bytes_min
     }
 
     fn register(self: &Arc<Self>, fetch: &ShareFetch, interested: &mut Interested) {
@@ -187,6 +211,8 @@ impl ShareService {
         let partition = (live.key.topic_id, live.key.partition);
         let mut inner = live.lock();
         if let Some(error) = inner.ended {
+            drop(inner);
+            self.give_up(live, error);
             // Nobody coordinates now, or a newer state is to be read: the next look does.
             let passes = matches!(error, ErrorCode::CoordinatorNotAvailable | ErrorCode::FencedStateEpoch);
             return (!passes).then(|| SharePartitionAnswer::refused(partition, error));
