@@ -24,6 +24,7 @@ use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
 };
 use crate::groups::GroupService;
+use crate::internal_topics::{SHARE_GROUP_STATE, new_topic};
 use crate::metrics::Metrics;
 use crate::network::dynamic_limits;
 use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
@@ -36,6 +37,7 @@ use crate::replication::directory_updates::{self, DirectoryStates};
 use crate::replication::{fetcher, isr_updates};
 use crate::security::publish::{Publisher, token_secret};
 use crate::security::{NodeSecurity, SecurityError};
+use crate::share::{ShareFoundation, ShareService};
 use crate::telemetry::Telemetry;
 use crate::transactions::{Foundation, TransactionService};
 
@@ -123,6 +125,16 @@ impl Broker {
                 stopping: stop.child_token(),
             },
         );
+        let share = ShareService::new(
+            options.share.clone(),
+            ShareFoundation {
+                replicas: Arc::clone(&replicas),
+                controller: controller.clone(),
+                state_topic: new_topic(&options, SHARE_GROUP_STATE),
+                tasks: tasks.clone(),
+                stopping: stop.child_token(),
+            },
+        );
         let sessions = FetchSessions::new(options.replica.fetch_session_slots);
         let context = Arc::new(BrokerContext {
             producer_ids,
@@ -135,6 +147,7 @@ impl Broker {
             metrics,
             groups,
             transactions,
+            share,
             telemetry: Telemetry::new(telemetry_bytes_max(&options)),
             features: &SUPPORTED,
             security,
@@ -455,6 +468,7 @@ impl Start<'_> {
                     applying.replicas.apply_image(image, delta);
                     applying.groups.apply_image(image, delta, applying.options.node_id);
                     applying.transactions.apply_image(image, applying.options.node_id);
+                    applying.share.apply_image(image, applying.options.node_id);
                     publisher.apply_image(image, delta);
                 });
             };
@@ -590,6 +604,8 @@ impl Start<'_> {
         self.context.options.status.add_metrics(move || groups.lag_page());
         let groups = Arc::clone(&self.context.groups);
         self.context.options.status.add_metrics(move || groups.counts_page());
+        let share = Arc::clone(&self.context.share);
+        self.context.options.status.add_metrics(move || share.page());
         let context = Arc::clone(self.context);
         context.metrics.watch(&context);
         self.context

@@ -17,6 +17,7 @@ use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
 use crate::security::{NodeSecurity, TokenSecret};
+use crate::share::ShareService;
 use crate::telemetry::Telemetry;
 use crate::transactions::TransactionService;
 
@@ -40,6 +41,7 @@ pub(crate) struct BrokerContext {
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) groups: Arc<GroupService>,
     pub(crate) transactions: Arc<TransactionService>,
+    pub(crate) share: Arc<ShareService>,
     pub(crate) metrics: Arc<Metrics>,
     /// Empty until the listeners accept.
     pub(crate) connections: OnceLock<Arc<ConnectionLimits>>,

@@ -40,6 +40,7 @@ pub mod replica;
 pub mod replication;
 pub mod rights;
 pub mod security;
+pub mod share;
 mod telemetry;
 pub mod transactions;
 

@@ -11,6 +11,7 @@ use crate::http::NodeStatus;
 use crate::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
 use crate::quotas::QuotaWindows;
 use crate::replica::ReplicaOptions;
+use crate::share::ShareOptions;
 use crate::transactions::TransactionOptions;
 
 /// An address given to clients.
@@ -49,6 +50,8 @@ pub struct BrokerOptions {
     pub groups: GroupOptions,
     /// Transactions.
     pub transactions: TransactionOptions,
+    /// Share groups.
+    pub share: ShareOptions,
     /// Replicas, replication, log directories.
     pub replica: ReplicaOptions,
     /// Static properties of this node that brokers and topics take defaults from, by Kafka's names.

@@ -121,6 +121,9 @@ def _cluster(config, count, **more):
         "transaction.state.log.num.partitions": 3,
         "transaction.state.log.replication.factor": count,
         "transaction.state.log.min.isr": min(count, 2),
+        "share.coordinator.state.topic.num.partitions": 3,
+        "share.coordinator.state.topic.replication.factor": count,
+        "share.coordinator.state.topic.min.isr": min(count, 2),
         # a killed node is to be missed soon
         "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 1000,

@@ -45,14 +45,14 @@ pub(crate) const REFUSED: &str = "Authorization failed.";
 pub(crate) type Permitted = Result<(), ErrorCode>;
 
 /// The rights of whoever sent one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Access {
     /// `None`: everything is allowed.
     bound: Option<Bound>,
 }
 
 /// Somebody whom rules bind.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Bound {
     options: Arc<AuthorizerOptions>,
     image: Arc<MetadataImage>,

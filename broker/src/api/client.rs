@@ -7,6 +7,7 @@ use ottla_wire::text::Text;
 
 use crate::metrics::Handled;
 use crate::security::Principal;
+use crate::share::ShareConnection;
 
 /// The client at the other end of one connection.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Client {
     pub(crate) software: Option<(Text, Text)>,
     /// The last request that was dispatched, until the connection has taken note of it.
     pub(crate) handled: Option<Handled>,
+    /// From its first ShareFetch on: its share sessions end with it.
+    pub(crate) share: Option<ShareConnection>,
 }
 
 impl Client {
@@ -37,6 +40,7 @@ impl Client {
             is_broker: false,
             software: None,
             handled: None,
+            share: None,
         }
     }
 }

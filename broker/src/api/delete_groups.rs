@@ -8,6 +8,7 @@ use ottla_wire::messages::delete_groups_response::Result as Deleted;
 use ottla_wire::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
 use super::authorization::Operation;
+use super::delete_share_group_offsets;
 use super::{Answer, Call, Client, Dispatcher};
 
 pub(super) fn handle(
@@ -23,7 +24,12 @@ pub(super) fn handle(
         for group_id in request.groups_names {
             let permitted = access.group(Operation::Delete, &group_id);
             let command = Command::DeleteGroup { group_id: group_id.clone() };
-            let reply = context.groups.begin_if(permitted, command).await;
+            // What a share group has of partitions goes first: a deletion cut short leaves a group that can be deleted again.
+            let ready = match permitted {
+                Ok(()) => delete_share_group_offsets::forget_group(&context, &group_id).await,
+                refused => refused,
+            };
+            let reply = context.groups.begin_if(ready, command).await;
             let error = match reply {
                 Reply::DeleteGroup(error) => error,
                 _ => ErrorCode::UnknownServerError,

@@ -108,6 +108,18 @@ routes! {
     AlterUserScramCredentials => alter_user_scram_credentials(AlterUserScramCredentialsRequest),
     StreamsGroupHeartbeat => streams_group_heartbeat(StreamsGroupHeartbeatRequest),
     StreamsGroupDescribe => streams_group_describe(StreamsGroupDescribeRequest),
+    ShareGroupHeartbeat => share_group_heartbeat(ShareGroupHeartbeatRequest),
+    ShareGroupDescribe => share_group_describe(ShareGroupDescribeRequest),
+    ShareFetch => share_fetch(ShareFetchRequest),
+    ShareAcknowledge => share_acknowledge(ShareAcknowledgeRequest),
+    InitializeShareGroupState => initialize_share_group_state(InitializeShareGroupStateRequest),
+    ReadShareGroupState => read_share_group_state(ReadShareGroupStateRequest),
+    WriteShareGroupState => write_share_group_state(WriteShareGroupStateRequest),
+    DeleteShareGroupState => delete_share_group_state(DeleteShareGroupStateRequest),
+    ReadShareGroupStateSummary => read_share_group_state_summary(ReadShareGroupStateSummaryRequest),
+    DescribeShareGroupOffsets => describe_share_group_offsets(DescribeShareGroupOffsetsRequest),
+    AlterShareGroupOffsets => alter_share_group_offsets(AlterShareGroupOffsetsRequest),
+    DeleteShareGroupOffsets => delete_share_group_offsets(DeleteShareGroupOffsetsRequest),
 }
 
 impl Dispatcher {

@@ -1,11 +1,10 @@
-//! FindCoordinator 0-6: which broker coordinates a group or a transactional id. The topic of the coordinators is created when
-//! first asked for.
-//!
-//! Share groups are answered with COORDINATOR_NOT_AVAILABLE: nobody coordinates them yet.
+//! FindCoordinator 0-6: which broker coordinates a group, a transactional id or a share-partition
+//! (`group:topicId:partition`). The topic of the coordinators is created when first asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_coordinator::share_state::ShareKey;
 use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::find_coordinator_response::Coordinator;
@@ -15,7 +14,7 @@ use ottla_wire::text::Text;
 use super::authorization::{Operation, REFUSED};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
-use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE, new_topic};
+use crate::internal_topics::{CONSUMER_OFFSETS, SHARE_GROUP_STATE, TRANSACTION_STATE, new_topic};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -29,6 +28,7 @@ fn topic_of(key_type: i8) -> Option<&'static str> {
     match key_type {
         GROUP => Some(CONSUMER_OFFSETS),
         TRANSACTION => Some(TRANSACTION_STATE),
+        SHARE => Some(SHARE_GROUP_STATE),
         _ => None,
     }
 }
@@ -103,11 +103,11 @@ fn find(context: &BrokerContext, call: &Call, key_type: i8, key: &Text) -> Coord
         return refused(code, REFUSED);
     }
     let Some(topic) = topic_of(key_type) else {
-        return match key_type {
-            SHARE => refused(ErrorCode::CoordinatorNotAvailable, "nothing of this kind is coordinated here"),
-            _ => refused(ErrorCode::InvalidRequest, "the key type is not known"),
-        };
+        return refused(ErrorCode::InvalidRequest, "the key type is not known");
     };
+    if key_type == SHARE && ShareKey::parse(key).is_none() {
+        return refused(ErrorCode::InvalidRequest, "the key is not of the form group:topicId:partition");
+    }
     let image = context.image.current();
     let node = image.topic_by_name(topic).and_then(|topic| {
         let count = i32::try_from(topic.partitions.len()).ok()?;

@@ -27,7 +27,7 @@ const LATEST: i64 = -1;
 const NO_REPLICA: i32 = -1;
 
 /// What is committed and by whom: group, topic, partition, offset.
-type Position = (Text, Text, i32, i64);
+pub(crate) type Position = (Text, Text, i32, i64);
 
 /// The lag as it was last looked at.
 #[derive(Debug, Default)]
@@ -131,7 +131,7 @@ fn escaped(value: &str) -> String {
 }
 
 /// Where partitions end. Those whose leader does not answer are left out until the next look.
-async fn ends(replicas: &ReplicaManager, positions: &[Position]) -> HashMap<(Text, i32), i64> {
+pub(crate) async fn ends(replicas: &ReplicaManager, positions: &[Position]) -> HashMap<(Text, i32), i64> {
     let mut ends = HashMap::new();
     let mut elsewhere: BTreeMap<i32, BTreeMap<Text, Vec<i32>>> = BTreeMap::new();
     let image = replicas.image();

@@ -18,6 +18,8 @@ mod shard;
 mod tests;
 mod topics;
 
+pub(crate) use lag::ends as partition_ends;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

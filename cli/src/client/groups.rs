@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::{
-    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
-    ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, Request,
-    StreamsGroupDescribeRequest, consumer_group_describe_response, describe_groups_response,
-    list_groups_response, offset_commit_request, offset_delete_request, streams_group_describe_response,
+    AlterShareGroupOffsetsRequest, ConsumerGroupDescribeRequest, DeleteGroupsRequest,
+    DeleteShareGroupOffsetsRequest, DescribeGroupsRequest, DescribeShareGroupOffsetsRequest,
+    FindCoordinatorRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    Request, ShareGroupDescribeRequest, StreamsGroupDescribeRequest, alter_share_group_offsets_request,
+    consumer_group_describe_response, delete_share_group_offsets_request, describe_groups_response,
+    describe_share_group_offsets_request, list_groups_response, offset_commit_request, offset_delete_request,
+    share_group_describe_response, streams_group_describe_response,
 };
 use ottla_wire::persisted::{ConsumerProtocolAssignment, decode_consumer_protocol};
 use ottla_wire::text::Text;
@@ -24,16 +27,25 @@ const LIST_GROUPS_VERSION: i16 = 5;
 const DESCRIBE_GROUPS_VERSION: i16 = 6;
 const CONSUMER_GROUP_DESCRIBE_VERSION: i16 = 1;
 const STREAMS_GROUP_DESCRIBE_VERSION: i16 = 0;
+const SHARE_GROUP_DESCRIBE_VERSION: i16 = 1;
+const DESCRIBE_SHARE_GROUP_OFFSETS_VERSION: i16 = 1;
+const ALTER_SHARE_GROUP_OFFSETS_VERSION: i16 = 0;
+const DELETE_SHARE_GROUP_OFFSETS_VERSION: i16 = 0;
 const DELETE_GROUPS_VERSION: i16 = 2;
 const OFFSET_FETCH_VERSION: i16 = 7;
 const OFFSET_COMMIT_VERSION: i16 = 8;
 const OFFSET_DELETE_VERSION: i16 = 0;
+
+/// The type of share groups.
+const SHARE: &str = "share";
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub(crate) offset: i64,
     pub(crate) metadata: String,
+    /// Of share groups, whose members finish records in any order: how many are left, if the coordinator knows.
+    pub(crate) left: Option<i64>,
 }
 
 /// A member, of whichever protocol.
@@ -43,7 +55,7 @@ pub(crate) struct GroupMember {
     pub(crate) instance_id: Option<String>,
     pub(crate) client_id: String,
     pub(crate) client_host: String,
-    /// Of the protocol of consumer groups only.
+    /// Of the protocols of consumer and share groups only.
     pub(crate) epoch: Option<i32>,
     pub(crate) partitions: Vec<TopicPartition>,
 }
@@ -126,6 +138,9 @@ impl<'a> Coordinator<'a> {
             Err(error) if is_other_kind(&error) => {}
             Err(error) => return Err(error),
         }
+        if let Some(described) = self.describe_share().await? {
+            return Ok(Some(described));
+        }
         let request = DescribeGroupsRequest { groups, include_authorized_operations: false };
         let read = |answer: &<DescribeGroupsRequest as Request>::Response| {
             answer.groups.first().map_or(0, |group| group.error_code)
@@ -140,7 +155,95 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Everything that the group has committed.
+    /// As a share group; `None`: it is none, or the broker does not know of share groups.
+    async fn describe_share(&mut self) -> Result<Option<Described>, ClientError> {
+        let request = ShareGroupDescribeRequest {
+            group_ids: vec![self.group.clone()],
+            include_authorized_operations: false,
+        };
+        let read = |answer: &<ShareGroupDescribeRequest as Request>::Response| {
+            answer.groups.first().map_or(0, |group| group.error_code)
+        };
+        match self.ask(&request, SHARE_GROUP_DESCRIBE_VERSION, read).await {
+            Ok((answer, coordinator)) => {
+                Ok(answer.groups.into_iter().next().map(|group| share(group, coordinator)))
+            }
+            Err(error) if is_other_kind(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the members of a share group go on: the first offset that is not finished, and how many are left.
+    async fn share_offsets(&mut self) -> Result<BTreeMap<TopicPartition, Committed>, ClientError> {
+        let group =
+            describe_share_group_offsets_request::Group { group_id: self.group.clone(), topics: None };
+        let request = DescribeShareGroupOffsetsRequest { groups: vec![group] };
+        let read = |answer: &<DescribeShareGroupOffsetsRequest as Request>::Response| {
+            answer.groups.first().map_or(0, |group| group.error_code)
+        };
+        let (answer, _) = self.ask(&request, DESCRIBE_SHARE_GROUP_OFFSETS_VERSION, read).await?;
+        let mut offsets = BTreeMap::new();
+        for topic in answer.groups.into_iter().flat_map(|group| group.topics) {
+            let name: Arc<str> = Arc::from(&*topic.topic_name);
+            for one in topic.partitions.into_iter().filter(|one| one.start_offset >= 0) {
+                let left = Some(one.lag).filter(|lag| *lag >= 0);
+                let key = (Arc::clone(&name), one.partition_index);
+                offsets.insert(key, Committed { offset: one.start_offset, metadata: String::new(), left });
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// Sets where the members of a share group go on; only one without members takes that.
+    async fn alter_share(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), ClientError> {
+        let mut topics: BTreeMap<&str, Vec<alter_share_group_offsets_request::Partition>> = BTreeMap::new();
+        for ((topic, partition_index), start_offset) in offsets {
+            topics.entry(topic).or_default().push(alter_share_group_offsets_request::Partition {
+                partition_index: *partition_index,
+                start_offset: *start_offset,
+            });
+        }
+        let topics = topics.into_iter().map(|(name, partitions)| alter_share_group_offsets_request::Topic {
+            topic_name: Text::from(name),
+            partitions,
+        });
+        let request =
+            AlterShareGroupOffsetsRequest { group_id: self.group.clone(), topics: topics.collect() };
+        let read = |answer: &<AlterShareGroupOffsetsRequest as Request>::Response| {
+            let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+            let mut codes = partitions.map(|one| one.error_code);
+            if answer.error_code != 0 {
+                answer.error_code
+            } else {
+                codes.find(|code| *code != 0).unwrap_or(0)
+            }
+        };
+        self.ask(&request, ALTER_SHARE_GROUP_OFFSETS_VERSION, read).await.map(drop)
+    }
+
+    /// A share group without members forgets whole topics; gives a code for each partition that was refused.
+    async fn delete_share_offsets(
+        &mut self,
+        partitions: &BTreeSet<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, ErrorCode>, ClientError> {
+        let names: BTreeSet<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
+        let topic = |name: &str| delete_share_group_offsets_request::Topic { topic_name: Text::from(name) };
+        let request = DeleteShareGroupOffsetsRequest {
+            group_id: self.group.clone(),
+            topics: names.into_iter().map(topic).collect(),
+        };
+        let (answer, _) =
+            self.ask(&request, DELETE_SHARE_GROUP_OFFSETS_VERSION, |answer| answer.error_code).await?;
+        let mut refused = BTreeMap::new();
+        for topic in answer.responses.iter().filter(|topic| topic.error_code != 0) {
+            let of_topic = partitions.iter().filter(|(name, _)| **name == *topic.topic_name);
+            let code = ErrorCode::from_code(topic.error_code);
+            refused.extend(of_topic.map(|partition| (partition.clone(), code)));
+        }
+        Ok(refused)
+    }
+
+    /// Everything that the group has committed; of a share group where its members go on.
     pub(crate) async fn committed(&mut self) -> Result<BTreeMap<TopicPartition, Committed>, ClientError> {
         let request = OffsetFetchRequest { group_id: self.group.clone(), topics: None, ..Default::default() };
         let (answer, _) = self.ask(&request, OFFSET_FETCH_VERSION, |answer| answer.error_code).await?;
@@ -150,8 +253,14 @@ impl<'a> Coordinator<'a> {
             for one in topic.partitions.into_iter().filter(|one| one.committed_offset >= 0) {
                 let metadata = one.metadata.map(|metadata| metadata.to_string()).unwrap_or_default();
                 let key = (Arc::clone(&name), one.partition_index);
-                committed.insert(key, Committed { offset: one.committed_offset, metadata });
+                committed.insert(key, Committed { offset: one.committed_offset, metadata, left: None });
             }
+        }
+        if committed.is_empty() {
+            return match self.share_offsets().await {
+                Err(error) if is_other_kind(&error) => Ok(committed),
+                outcome => outcome,
+            };
         }
         Ok(committed)
     }
@@ -185,7 +294,13 @@ impl<'a> Coordinator<'a> {
             let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
             partitions.map(|one| one.error_code).find(|code| *code != 0).unwrap_or(0)
         };
-        self.ask(&request, OFFSET_COMMIT_VERSION, read).await.map(drop)
+        match self.ask(&request, OFFSET_COMMIT_VERSION, read).await {
+            // Others make a group of whom there is none.
+            Err(ClientError::Refused { code: ErrorCode::GroupIdNotFound, .. }) => {
+                self.alter_share(offsets).await
+            }
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Deletes the group with its offsets.
@@ -211,7 +326,13 @@ impl<'a> Coordinator<'a> {
             .into_iter()
             .map(|(name, partitions)| offset_delete_request::Topic { name: Text::from(name), partitions });
         let request = OffsetDeleteRequest { group_id: self.group.clone(), topics: topics.collect() };
-        let (answer, _) = self.ask(&request, OFFSET_DELETE_VERSION, |answer| answer.error_code).await?;
+        let asked = self.ask(&request, OFFSET_DELETE_VERSION, |answer| answer.error_code).await;
+        let (answer, _) = match asked {
+            Err(ClientError::Refused { code: ErrorCode::GroupIdNotFound, .. }) => {
+                return self.delete_share_offsets(partitions).await;
+            }
+            outcome => outcome?,
+        };
         let mut refused = BTreeMap::new();
         for topic in answer.topics {
             for one in topic.partitions.iter().filter(|one| one.error_code != 0) {
@@ -321,6 +442,38 @@ fn consumer(group: consumer_group_describe_response::Group, coordinator: String)
     };
     Described {
         group_type: "consumer",
+        state: group.group_state.to_string(),
+        assignor: group.assignor_name.to_string(),
+        coordinator,
+        members: group.members.into_iter().map(member).collect(),
+    }
+}
+
+/// The group is of another kind, or the broker does not know of this kind.
+fn is_other_kind(error: &ClientError) -> bool {
+    match error {
+        ClientError::Version { .. } => true,
+        ClientError::Refused { code, .. } => {
+            matches!(code, ErrorCode::GroupIdNotFound | ErrorCode::UnsupportedVersion)
+        }
+        _ => false,
+    }
+}
+
+fn share(group: share_group_describe_response::Group, coordinator: String) -> Described {
+    let member = |member: share_group_describe_response::Member| {
+        let topics = member.assignment.topic_partitions.into_iter();
+        GroupMember {
+            member_id: member.member_id.to_string(),
+            instance_id: None,
+            client_id: member.client_id.to_string(),
+            client_host: member.client_host.to_string(),
+            epoch: Some(member.member_epoch),
+            partitions: topics.flat_map(|topic| partitions(&topic.topic_name, topic.partitions)).collect(),
+        }
+    };
+    Described {
+        group_type: SHARE,
         state: group.group_state.to_string(),
         assignor: group.assignor_name.to_string(),
         coordinator,

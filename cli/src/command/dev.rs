@@ -119,6 +119,7 @@ impl Dev {
             .map(|(id, [_, grpc, _])| format!("{id}@127.0.0.1:{grpc}"))
             .collect();
         let replicas = self.nodes.min(3);
+        let isr = if replicas == 3 { 2 } else { 1 };
         let mut configs = Vec::new();
         for (id, [kafka, grpc, http]) in (1..=self.nodes).zip(ports) {
             let roles = if id <= controllers { "broker,controller" } else { "broker" };
@@ -129,12 +130,13 @@ impl Dev {
                  advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}\ncontroller.listener.names=CONTROLLER\n\
                  listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
                  log.dirs={}\nbroker.rack=rack{id}\nottla.http.listener=127.0.0.1:{http}\n\
-                 default.replication.factor={replicas}\nmin.insync.replicas={}\n\
+                 default.replication.factor={replicas}\nmin.insync.replicas={isr}\n\
                  offsets.topic.replication.factor={replicas}\ngroup.initial.rebalance.delay.ms=0\n\
-                 ",
+                 transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={isr}\n\
+                 share.coordinator.state.topic.replication.factor={replicas}\n\
+                 share.coordinator.state.topic.min.isr={isr}\n",
                 voters.join(","),
                 data.join(format!("node-{id}")).display(),
-                if replicas == 3 { 2 } else { 1 },
             );
             let (config, findings) = NodeConfig::load(&text, node_config::environment(), &self.set);
             Failures::check(

@@ -13,12 +13,16 @@ use ottla_broker::network::{ConnectionMaxima, ConnectionRates, ListenerOptions};
 use ottla_broker::quotas::QuotaWindows;
 use ottla_broker::quotas::rate::Windows;
 use ottla_broker::replica::{CleanerOptions, ReplicaOptions};
+use ottla_broker::share::ShareOptions;
 use ottla_broker::transactions::TransactionOptions;
 use ottla_broker::{AdvertisedListener, BrokerOptions};
 use ottla_controller::ControllerOptions;
 use ottla_coordinator::consumer_group::{ASSIGNORS, ConsumerGroupConfig, MigrationPolicy};
 use ottla_coordinator::group::GroupConfig;
 use ottla_coordinator::streams_group::StreamsGroupConfig;
+use ottla_coordinator::share_group::ShareGroupConfig;
+use ottla_coordinator::share_partition::ShareLimits;
+use ottla_coordinator::share_state::ShareStateConfig;
 use ottla_coordinator::transaction::TransactionConfig;
 use ottla_metadata::config::{get_bool, get_f64, get_i32, get_i64, get_list, get_string};
 use ottla_wire::text::Text;
@@ -103,6 +107,7 @@ pub(super) fn broker(config: &NodeConfig, grpc: Option<String>, shared: Shared) 
         image: shared.image,
         groups: groups(properties),
         transactions: transactions(properties),
+        share: share(properties),
         replica: replica(config),
         properties: Arc::clone(properties),
         auto_create_topics_enable: get_bool(properties, "auto.create.topics.enable"),
@@ -194,7 +199,7 @@ fn groups(properties: &Properties) -> GroupOptions {
             offset_metadata_length_max: size(properties, "offset.metadata.max.bytes"),
             offsets_retention_ms: get_i64(properties, "offsets.retention.minutes").saturating_mul(60_000),
             consumer: consumer_groups(properties),
-            share: ottla_coordinator::share_group::ShareGroupConfig::default(),
+            share: share_groups(properties),
             streams: streams_groups(properties),
         },
         commit_timeout_ms: ms(properties, "offsets.commit.timeout.ms"),
@@ -235,6 +240,34 @@ fn streams_groups(properties: &Properties) -> StreamsGroupConfig {
         standby_replicas: get_i32(properties, "group.streams.num.standby.replicas"),
         initial_rebalance_delay_ms: get_i32(properties, "group.streams.initial.rebalance.delay.ms"),
         assignment_interval_ms: get_i64(properties, "group.streams.assignment.interval.ms"),
+    }
+}
+
+fn share_groups(properties: &Properties) -> ShareGroupConfig {
+    ShareGroupConfig {
+        session_timeout_ms: get_i32(properties, "group.share.session.timeout.ms"),
+        heartbeat_interval_ms: get_i32(properties, "group.share.heartbeat.interval.ms"),
+        group_size_max: size(properties, "group.share.max.size"),
+        assignment_interval_ms: get_i64(properties, "group.share.assignment.interval.ms"),
+        initialize_retry_interval_ms: ms(properties, "group.share.initialize.retry.interval.ms"),
+    }
+}
+
+fn share(properties: &Properties) -> ShareOptions {
+    let delivery_count = get_i32(properties, "group.share.delivery.count.limit");
+    ShareOptions {
+        states: ShareStateConfig {
+            updates_per_snapshot: size(properties, "share.coordinator.snapshot.update.records.per.snapshot"),
+            cold_interval_ms: get_i64(properties, "share.coordinator.cold.partition.snapshot.interval.ms"),
+        },
+        write_timeout_ms: ms(properties, "share.coordinator.write.timeout.ms"),
+        prune_interval_ms: ms(properties, "share.coordinator.state.topic.prune.interval.ms"),
+        sessions_max: size(properties, "group.share.max.share.sessions"),
+        limits: ShareLimits {
+            delivery_count: i16::try_from(delivery_count).unwrap_or(i16::MAX),
+            record_locks: get_i64(properties, "group.share.partition.max.record.locks"),
+            lock_duration_ms: ms(properties, "group.share.record.lock.duration.ms"),
+        },
     }
 }
 

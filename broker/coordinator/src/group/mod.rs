@@ -23,6 +23,7 @@ mod consumer;
 mod convert;
 mod convert_consumer;
 mod convert_streams;
+mod convert_share;
 mod describe;
 mod describe_consumer;
 mod describe_streams;

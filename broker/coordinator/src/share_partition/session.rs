@@ -15,7 +15,7 @@ pub const INITIAL_EPOCH: i32 = 0;
 /// A request with this epoch ends a session.
 pub const FINAL_EPOCH: i32 = -1;
 /// Partitions of one session. One more is refused with INVALID_REQUEST.
-pub const SESSION_PARTITIONS_MAX: usize = 100_000;
+pub const SESSION_PARTITIONS_MAX: usize = 10_000;
 
 /// A partition.
 pub type Partition = (Uuid, i32);

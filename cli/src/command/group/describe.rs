@@ -49,7 +49,7 @@ struct MemberDocument {
     instance_id: Option<String>,
     client_id: String,
     client_host: String,
-    /// Of the protocol of consumer groups only.
+    /// Of the protocols of consumer and share groups only.
     epoch: Option<i32>,
     partitions: usize,
 }
@@ -58,14 +58,14 @@ struct MemberDocument {
 struct PartitionDocument {
     topic: String,
     partition: i32,
-    /// Absent: nothing is committed.
+    /// Of a share group the first one that is not finished. Absent: nothing is committed.
     offset: Option<i64>,
     /// Absent: the partition is gone.
     end_offset: Option<i64>,
     /// Absent where either is.
     lag: Option<i64>,
     metadata: String,
-    /// Who reads it now.
+    /// Who reads it now; of a share group one of those.
     member_id: Option<String>,
 }
 
@@ -115,7 +115,9 @@ fn document(
             partition: key.1,
             offset: found.map(|committed| committed.offset),
             end_offset,
-            lag: found.zip(end_offset).map(|(committed, end)| (end - committed.offset).max(0)),
+            lag: found
+                .zip(end_offset)
+                .map(|(committed, end)| committed.left.unwrap_or(end - committed.offset).max(0)),
             metadata: found.map(|committed| committed.metadata.clone()).unwrap_or_default(),
             member_id: owners.get(&key).map(|member| (*member).to_owned()),
         }
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn lag_is_known_where_both_ends_are_and_summed() {
         let key = |partition: i32| -> TopicPartition { ("t".into(), partition) };
-        let at = |offset: i64| Committed { offset, metadata: String::new() };
+        let at = |offset: i64| Committed { offset, metadata: String::new(), left: None };
         let described = Described {
             group_type: "consumer",
             state: "Stable".into(),

@@ -21,7 +21,7 @@ pub(crate) struct List {
     /// Only groups in this state: empty, stable, preparing-rebalance, completing-rebalance, assigning, reconciling
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<String>,
-    /// Only groups of this type: classic, consumer or streams
+    /// Only groups of this type: classic, consumer, share or streams
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
 }

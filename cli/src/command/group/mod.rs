@@ -1,4 +1,4 @@
-//! `ottla group …`: groups of consumers, what they have read and how far they are behind. Asks the brokers by the Kafka
+//! `ottla group …`: groups of consumers, classic, of KIP-848 and share groups, what they have read and how far they are behind. Asks the brokers by the Kafka
 //! protocol, so it works against Apache Kafka too.
 
 mod delete;
