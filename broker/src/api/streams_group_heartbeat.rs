@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_coordinator::consumer_group::Refusal;
 use ottla_coordinator::group::{Command, Reply};
 use ottla_coordinator::streams_group::{
     MissingTopic, StatusCode, StreamsHeartbeat, StreamsHeartbeatReply, Topology,
@@ -42,9 +43,9 @@ pub(super) fn handle(
     }
     let heartbeat = StreamsHeartbeat::from_request(request, client_of(&call));
     if let Some(Ok(topology)) = &heartbeat.topology
-        && let Err(reply) = check_topics(&access, topology)
+        && let Err(refusal) = check_topics(&access, topology)
     {
-        return call.ready(&reply.into_response());
+        return call.ready(&StreamsHeartbeatReply::refused(refusal).into_response());
     }
     let context = Arc::clone(context);
     let reply = context.groups.begin(Command::StreamsHeartbeat(Box::new(heartbeat)));
@@ -66,7 +67,7 @@ pub(super) fn is_served(context: &BrokerContext) -> bool {
 }
 
 /// Topics of a topology are ordinary ones that the client may know of.
-fn check_topics(access: &Access, topology: &Topology) -> Result<(), StreamsHeartbeatReply> {
+fn check_topics(access: &Access, topology: &Topology) -> Result<(), Refusal> {
     let names: BTreeSet<&Text> = topology
         .subtopologies
         .values()
@@ -77,9 +78,9 @@ fn check_topics(access: &Access, topology: &Topology) -> Result<(), StreamsHeart
                 .chain(subtopology.state_changelog_topics.keys())
         })
         .collect();
-    let invalid = |of: Vec<&str>, what: (&str, &str)| StreamsHeartbeatReply {
-        message: Some(Text::from(format!("{} {} {}", what.0, of.join(","), what.1))),
-        ..StreamsHeartbeatReply::failed(ErrorCode::StreamsInvalidTopology)
+    let invalid = |of: Vec<&str>, what: (&str, &str)| Refusal {
+        error: ErrorCode::StreamsInvalidTopology,
+        message: format!("{} {} {}", what.0, of.join(","), what.1),
     };
     let filtered = |unfit: &dyn Fn(&str) -> bool| -> Vec<&str> {
         names.iter().map(|name| &***name).filter(|name| unfit(name)).collect()
@@ -94,7 +95,8 @@ fn check_topics(access: &Access, topology: &Topology) -> Result<(), StreamsHeart
         return Err(invalid(unnamed, ("Topic names", "are not valid topic names.")));
     }
     for name in names {
-        access.topic(Operation::Describe, name).map_err(StreamsHeartbeatReply::failed)?;
+        let refused = |error: ErrorCode| Refusal { error, message: error.message().to_owned() };
+        access.topic(Operation::Describe, name).map_err(refused)?;
     }
     Ok(())
 }
