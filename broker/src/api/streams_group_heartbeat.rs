@@ -171,3 +171,26 @@ fn to_command(topic: &MissingTopic) -> proto::NewTopic {
         configs: topic.configs.iter().map(config).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_coordinator::streams_group::Subtopology;
+
+    use super::*;
+
+    #[test]
+    fn topics_of_the_cluster_and_names_that_are_none_are_refused() {
+        let check = |name: &str| {
+            let sinks = BTreeSet::from([Text::from(name)]);
+            let subtopology = Subtopology { repartition_sink_topics: sinks, ..Subtopology::default() };
+            let subtopologies = [(Text::from("0"), subtopology)].into_iter().collect();
+            check_topics(&Access::everything(), &Topology { epoch: 0, subtopologies })
+        };
+        assert_eq!(check("words"), Ok(()));
+        for (name, said) in [("__consumer_offsets", "prohibited"), ("a word", "not valid topic names")] {
+            let refusal = check(name).unwrap_err();
+            assert_eq!(refusal.error, ErrorCode::StreamsInvalidTopology);
+            assert!(refusal.message.contains(name) && refusal.message.contains(said), "{refusal}");
+        }
+    }
+}
