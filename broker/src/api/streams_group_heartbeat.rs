@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_coordinator::consumer_group::Refusal;
 use ottla_coordinator::group::{Command, Reply};
 use ottla_coordinator::streams_group::{
     MissingTopic, StatusCode, StreamsHeartbeat, StreamsHeartbeatReply, Topology,
@@ -42,9 +43,9 @@ pub(super) fn handle(
     }
     let heartbeat = StreamsHeartbeat::from_request(request, client_of(&call));
     if let Some(Ok(topology)) = &heartbeat.topology
-        && let Err(reply) = check_topics(&access, topology)
+        && let Err(refusal) = check_topics(&access, topology)
     {
-        return call.ready(&reply.into_response());
+        return call.ready(&StreamsHeartbeatReply::refused(refusal).into_response());
     }
     let context = Arc::clone(context);
     let reply = context.groups.begin(Command::StreamsHeartbeat(Box::new(heartbeat)));
@@ -66,7 +67,7 @@ pub(super) fn is_served(context: &BrokerContext) -> bool {
 }
 
 /// Topics of a topology are ordinary ones that the client may know of.
-fn check_topics(access: &Access, topology: &Topology) -> Result<(), StreamsHeartbeatReply> {
+fn check_topics(access: &Access, topology: &Topology) -> Result<(), Refusal> {
     let names: BTreeSet<&Text> = topology
         .subtopologies
         .values()
@@ -77,9 +78,9 @@ fn check_topics(access: &Access, topology: &Topology) -> Result<(), StreamsHeart
                 .chain(subtopology.state_changelog_topics.keys())
         })
         .collect();
-    let invalid = |of: Vec<&str>, what: (&str, &str)| StreamsHeartbeatReply {
-        message: Some(Text::from(format!("{} {} {}", what.0, of.join(","), what.1))),
-        ..StreamsHeartbeatReply::failed(ErrorCode::StreamsInvalidTopology)
+    let invalid = |of: Vec<&str>, what: (&str, &str)| Refusal {
+        error: ErrorCode::StreamsInvalidTopology,
+        message: format!("{} {} {}", what.0, of.join(","), what.1),
     };
     let filtered = |unfit: &dyn Fn(&str) -> bool| -> Vec<&str> {
         names.iter().map(|name| &***name).filter(|name| unfit(name)).collect()
@@ -94,7 +95,8 @@ fn check_topics(access: &Access, topology: &Topology) -> Result<(), StreamsHeart
         return Err(invalid(unnamed, ("Topic names", "are not valid topic names.")));
     }
     for name in names {
-        access.topic(Operation::Describe, name).map_err(StreamsHeartbeatReply::failed)?;
+        let refused = |error: ErrorCode| Refusal { error, message: error.message().to_owned() };
+        access.topic(Operation::Describe, name).map_err(refused)?;
     }
     Ok(())
 }
@@ -167,5 +169,28 @@ fn to_command(topic: &MissingTopic) -> proto::NewTopic {
         replication_factor: i32::from(topic.replication_factor),
         assignments: Vec::new(),
         configs: topic.configs.iter().map(config).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_coordinator::streams_group::Subtopology;
+
+    use super::*;
+
+    #[test]
+    fn topics_of_the_cluster_and_names_that_are_none_are_refused() {
+        let check = |name: &str| {
+            let sinks = BTreeSet::from([Text::from(name)]);
+            let subtopology = Subtopology { repartition_sink_topics: sinks, ..Subtopology::default() };
+            let subtopologies = [(Text::from("0"), subtopology)].into_iter().collect();
+            check_topics(&Access::everything(), &Topology { epoch: 0, subtopologies })
+        };
+        assert_eq!(check("words"), Ok(()));
+        for (name, said) in [("__consumer_offsets", "prohibited"), ("a word", "not valid topic names")] {
+            let refusal = check(name).unwrap_err();
+            assert_eq!(refusal.error, ErrorCode::StreamsInvalidTopology);
+            assert!(refusal.message.contains(name) && refusal.message.contains(said), "{refusal}");
+        }
     }
 }

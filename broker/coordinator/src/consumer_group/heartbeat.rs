@@ -98,7 +98,8 @@ pub(crate) fn decide(
     has_room(group, context.config, &member_id, command.instance_id.as_ref())?;
     let (found, former_id) = find_member(group, command, &member_id)?;
     let is_new = found.is_none();
-    let replaced = former_id.and_then(|former_id| group.members().get(former_id)).map(taken_over);
+    let replaced =
+        former_id.and_then(|former_id| group.members().get(former_id)).map(|former| taken_over(former));
     let member = replaced.as_ref().or(found);
     has_room_for_pattern(group, command.regex.as_ref())?;
     let metadata = told(member.map(|member| &member.metadata), command, joins)?;
@@ -184,7 +185,7 @@ fn find_member<'a>(
                 let holds = |member: &ConsumerMember| {
                     !member.is_classic() && member.current.epoch != LEAVE_STATIC_EPOCH
                 };
-                if released.is_some_and(holds) {
+                if released.is_some_and(|released| holds(released)) {
                     let message = format!("Static member {instance} is still used by another member.");
                     return Err(Refusal::new(ErrorCode::UnreleasedInstanceId, message));
                 }

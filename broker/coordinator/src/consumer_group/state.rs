@@ -196,7 +196,8 @@ pub struct ConsumerGroup {
     pub target_epoch: i32,
     /// When, milliseconds since the Unix epoch.
     pub target_timestamp_ms: i64,
-    members: BTreeMap<Text, ConsumerMember>,
+    /// Boxed, as a map has room for eleven in its first node, and most groups have few members.
+    members: BTreeMap<Text, Box<ConsumerMember>>,
     targets: BTreeMap<Text, Partitions>,
     regexes: BTreeMap<Text, ResolvedRegex>,
     // What follows is derived.
@@ -211,7 +212,7 @@ pub struct ConsumerGroup {
 
 impl ConsumerGroup {
     /// All members by id.
-    pub fn members(&self) -> &BTreeMap<Text, ConsumerMember> {
+    pub fn members(&self) -> &BTreeMap<Text, Box<ConsumerMember>> {
         &self.members
     }
 
@@ -279,7 +280,7 @@ impl ConsumerGroup {
         let is_there = |member: &ConsumerMember| {
             member.current.state == MemberState::Stable && member.current.epoch == self.target_epoch
         };
-        if self.members.values().all(is_there) {
+        if self.members.values().all(|member| is_there(member)) {
             ConsumerGroupState::Stable
         } else {
             ConsumerGroupState::Reconciling

@@ -233,7 +233,7 @@ impl<'a> Draft<'a> {
             .members()
             .iter()
             .filter(|(member_id, _)| *member_id != self.update.member_id && *member_id != former)
-            .map(|(member_id, member)| (member_id, member, member_id));
+            .map(|(member_id, member)| (member_id, &**member, member_id));
         for (member_id, member, target) in others.chain([(self.update.member_id, member, former)]) {
             let metadata = &member.metadata;
             let topics = shared

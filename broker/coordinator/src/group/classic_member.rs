@@ -92,8 +92,9 @@ impl Turn<'_> {
         };
         let Joiner { member_id, former_id } = joiner;
         let members = consumer.group.members();
-        let taken_over = former_id.as_ref().and_then(|id| members.get(id)).map(heartbeat::taken_over);
-        let member = taken_over.as_ref().or_else(|| members.get(member_id));
+        let taken_over =
+            former_id.as_ref().and_then(|id| members.get(id)).map(|former| heartbeat::taken_over(former));
+        let member = taken_over.as_ref().or_else(|| members.get(member_id).map(|member| &**member));
         let is_changed = member.is_none_or(|member| member.metadata != metadata);
         let update = Update {
             member_id,
@@ -287,7 +288,8 @@ fn classic_member<'a>(
             Some(_) => {}
         }
     }
-    group.members().get(member_id).filter(|member| member.is_classic()).ok_or(ErrorCode::UnknownMemberId)
+    let member = group.members().get(member_id).filter(|member| member.is_classic());
+    member.map(|member| &**member).ok_or(ErrorCode::UnknownMemberId)
 }
 
 /// The id of a member that is to leave.

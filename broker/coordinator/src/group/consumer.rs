@@ -59,14 +59,10 @@ impl LiveConsumer {
     /// Who may commit offsets: members by their epoch, and those who are nobody's member while there are none.
     pub(crate) fn may_commit(&self, command: &OffsetCommit, topics: &TopicsView) -> Result<(), ErrorCode> {
         let epoch = command.generation_id;
-        if epoch < 0 && self.group.members().is_empty() {
+        if commits_as_nobody(command, self.group.members().is_empty()) {
             return Ok(());
         }
         let transactional = command.transaction.is_some();
-        let names_nobody = command.member_id.is_empty() && command.group_instance_id.is_none();
-        if transactional && epoch < 0 && names_nobody {
-            return Ok(());
-        }
         let member = self.group.members().get(&command.member_id).ok_or(ErrorCode::UnknownMemberId)?;
         if !transactional && !member.is_classic() && !command.takes_member_epoch {
             return Err(ErrorCode::UnsupportedVersion);
@@ -83,11 +79,24 @@ impl LiveConsumer {
 
     /// Whether a member that fetches offsets is what it says.
     pub(crate) fn may_fetch(&self, member_id: Option<&Text>, epoch: i32) -> Result<(), ErrorCode> {
-        let Some(member_id) = member_id.filter(|member_id| !member_id.is_empty() || epoch >= 0) else {
-            return if epoch < 0 { Ok(()) } else { Err(ErrorCode::UnknownMemberId) };
-        };
+        let Some(member_id) = fetching_member(member_id, epoch)? else { return Ok(()) };
         let member = self.group.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
         check_epoch(member, epoch)
+    }
+}
+
+/// Whether the offsets are nobody's member's, who may commit while there are none; clients that do not name theirs in
+/// transactions may too.
+pub(super) fn commits_as_nobody(command: &OffsetCommit, is_empty: bool) -> bool {
+    let names_nobody = command.member_id.is_empty() && command.group_instance_id.is_none();
+    command.generation_id < 0 && (is_empty || (command.transaction.is_some() && names_nobody))
+}
+
+/// The member that fetches offsets; none: whoever it is does not say that it is one.
+pub(super) fn fetching_member(member_id: Option<&Text>, epoch: i32) -> Result<Option<&Text>, ErrorCode> {
+    match member_id.filter(|member_id| !member_id.is_empty() || epoch >= 0) {
+        None if epoch >= 0 => Err(ErrorCode::UnknownMemberId),
+        named => Ok(named),
     }
 }
 

@@ -91,16 +91,20 @@ impl ConsumerGroupDescription {
 
     /// A group that cannot be described.
     pub fn refused(group_id: Text, error: ErrorCode) -> described::Group {
-        let message = match error {
-            ErrorCode::GroupIdNotFound => Text::from(format!("Group {group_id} not found.")),
-            other => Text::from(other.message()),
-        };
         described::Group {
             error_code: error.code(),
-            error_message: Some(message),
+            error_message: Some(why_not(&group_id, error)),
             group_id,
             ..Default::default()
         }
+    }
+}
+
+/// Why a group cannot be described.
+pub(super) fn why_not(group_id: &Text, error: ErrorCode) -> Text {
+    match error {
+        ErrorCode::GroupIdNotFound => Text::from(format!("Group {group_id} not found.")),
+        other => Text::from(other.message()),
     }
 }
 

@@ -8,6 +8,7 @@ use ottla_wire::messages::{
 use ottla_wire::text::Text;
 
 use super::convert::Client;
+use super::convert_consumer::why_not;
 use super::describe_streams::StreamsGroupDescription;
 use crate::streams_group::records::{list_of, tasks_of};
 use crate::streams_group::{
@@ -118,13 +119,9 @@ impl StreamsGroupDescription {
 
     /// The answer for a group that cannot be described.
     pub fn refused(group_id: Text, error: ErrorCode) -> described::Group {
-        let message = match error {
-            ErrorCode::GroupIdNotFound => Text::from(format!("Group {group_id} not found.")),
-            other => Text::from(other.message()),
-        };
         described::Group {
             error_code: error.code(),
-            error_message: Some(message),
+            error_message: Some(why_not(&group_id, error)),
             group_id,
             ..Default::default()
         }

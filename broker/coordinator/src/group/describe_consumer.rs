@@ -69,7 +69,7 @@ impl GroupCoordinator {
         let group = &consumer.group;
         let topics = &*self.machinery.topics;
         let votes = group.assignor_counts().iter().map(|(name, count)| (name, *count));
-        let member = |(member_id, member): (&Text, &ConsumerMember)| ConsumerMemberDescription {
+        let describe = |member_id: &Text, member: &ConsumerMember| ConsumerMemberDescription {
             member_id: member_id.clone(),
             member_epoch: member.current.epoch,
             metadata: member.metadata.clone(),
@@ -89,7 +89,7 @@ impl GroupCoordinator {
             group_epoch: group.epoch,
             assignment_epoch: group.target_epoch,
             assignor: most_wanted(votes, &self.config.consumer),
-            members: group.members().iter().map(member).collect(),
+            members: group.members().iter().map(|(id, member)| describe(id, member)).collect(),
         })
     }
 }

@@ -32,7 +32,7 @@ impl GroupCoordinator {
         let found = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
         let streams = found.and_then(|group| group.streams.as_ref()).ok_or(ErrorCode::GroupIdNotFound)?;
         let group = &streams.group;
-        let member = |(member_id, member): (&Text, &StreamsMember)| {
+        let describe = |member_id: &Text, member: &StreamsMember| {
             let target = group.targets().get(member_id).cloned().unwrap_or_default();
             (member_id.clone(), member.clone(), target)
         };
@@ -41,7 +41,7 @@ impl GroupCoordinator {
             group_epoch: group.head.epoch,
             assignment_epoch: group.target_epoch,
             topology: group.topology().map(|topology| self.with_partitions(topology)),
-            members: group.members().iter().map(member).collect(),
+            members: group.members().iter().map(|(id, member)| describe(id, member)).collect(),
         })
     }
 

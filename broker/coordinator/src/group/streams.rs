@@ -12,7 +12,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use super::command::{CoordinatorRecord, Effects, Now, OffsetCommit, Reply, RequestToken, Ticket};
-use super::consumer::not_encoded;
+use super::consumer::{commits_as_nobody, fetching_member, group_not_found, not_encoded};
 use super::member::{LiveGroup, milliseconds};
 use super::migrate::classic_tombstone;
 use super::timers::{Deadline, TimerKind};
@@ -73,14 +73,10 @@ impl LiveStreams {
     /// Who may commit offsets: members by their epoch, and those who are nobody's member while there are none.
     pub(crate) fn may_commit(&self, command: &OffsetCommit) -> Result<(), ErrorCode> {
         let epoch = command.generation_id;
-        if epoch < 0 && self.group.members().is_empty() {
+        if commits_as_nobody(command, self.group.members().is_empty()) {
             return Ok(());
         }
         let transactional = command.transaction.is_some();
-        let names_nobody = command.member_id.is_empty() && command.group_instance_id.is_none();
-        if transactional && epoch < 0 && names_nobody {
-            return Ok(());
-        }
         let member = self.group.members().get(&command.member_id).ok_or(ErrorCode::UnknownMemberId)?;
         if !transactional && !command.takes_member_epoch {
             return Err(ErrorCode::UnsupportedVersion);
@@ -111,9 +107,7 @@ impl LiveStreams {
 
     /// Whether a member that fetches offsets is what it says.
     pub(crate) fn may_fetch(&self, member_id: Option<&Text>, epoch: i32) -> Result<(), ErrorCode> {
-        let Some(member_id) = member_id.filter(|member_id| !member_id.is_empty() || epoch >= 0) else {
-            return if epoch < 0 { Ok(()) } else { Err(ErrorCode::UnknownMemberId) };
-        };
+        let Some(member_id) = fetching_member(member_id, epoch)? else { return Ok(()) };
         let member = self.group.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
         if epoch == member.current.epoch { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
     }
@@ -151,7 +145,7 @@ impl GroupCoordinator {
             }
         });
         if found.is_none() {
-            effects.replies.push(refuse(super::consumer::group_not_found(&command.group_id)));
+            effects.replies.push(refuse(group_not_found(&command.group_id)));
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn endpoints(group: &StreamsGroup, topics: &TopicsView) -> Vec<Endpoi
             standby: partitions(topology, topics, &tasks.standby),
         })
     };
-    group.members().values().filter_map(one).collect()
+    group.members().values().filter_map(|member| one(member)).collect()
 }
 
 /// A topic that is narrower than the subtopology has partitions of the first tasks only.

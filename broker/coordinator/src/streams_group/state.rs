@@ -242,7 +242,8 @@ pub struct StreamsGroup {
     /// When, milliseconds since the Unix epoch.
     pub target_timestamp_ms: i64,
     topology: Option<Arc<Topology>>,
-    members: BTreeMap<Text, StreamsMember>,
+    /// Boxed, as a map has room for eleven in its first node, and most groups have few members.
+    members: BTreeMap<Text, Box<StreamsMember>>,
     targets: BTreeMap<Text, TaskSet>,
     /// Derived.
     owners: BTreeMap<Text, BTreeMap<i32, TaskOwners>>,
@@ -269,7 +270,7 @@ impl Default for StreamsGroup {
 
 impl StreamsGroup {
     /// All members by id.
-    pub fn members(&self) -> &BTreeMap<Text, StreamsMember> {
+    pub fn members(&self) -> &BTreeMap<Text, Box<StreamsMember>> {
         &self.members
     }
 
@@ -309,7 +310,7 @@ impl StreamsGroup {
         let is_there = |member: &StreamsMember| {
             member.current.state == MemberState::Stable && member.current.epoch == self.target_epoch
         };
-        if self.members.values().all(is_there) {
+        if self.members.values().all(|member| is_there(member)) {
             StreamsGroupState::Stable
         } else {
             StreamsGroupState::Reconciling

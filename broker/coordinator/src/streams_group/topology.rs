@@ -94,6 +94,16 @@ fn named(indexes: &[i16], names: &[Text]) -> Result<BTreeSet<Text>, Refusal> {
         .ok_or_else(|| invalid("A copartition group names a topic that is not there."))
 }
 
+fn internal<'a>(
+    name: &Text,
+    partitions: i32,
+    replication_factor: i16,
+    configs: impl Iterator<Item = (&'a Text, &'a Text)>,
+) -> (Text, InternalTopic) {
+    let configs = configs.map(|(key, value)| (key.detached(), value.detached())).collect();
+    (name.detached(), InternalTopic { partitions, replication_factor, configs })
+}
+
 /// The request and the record have the same shape, but types of their own.
 macro_rules! read_topology {
     ($function:ident, $message:ty, $types:path) => {
@@ -102,22 +112,12 @@ macro_rules! read_topology {
             pub fn $function(told: &$message) -> Result<Self, Refusal> {
                 use $types as types;
                 let changelog = |topic: &types::StateChangelogTopic| {
-                    let configs = topic.topic_configs.iter();
-                    let internal = InternalTopic {
-                        partitions: topic.partitions,
-                        replication_factor: topic.replication_factor,
-                        configs: configs.map(|one| (one.key.detached(), one.value.detached())).collect(),
-                    };
-                    (topic.name.detached(), internal)
+                    let configs = topic.topic_configs.iter().map(|one| (&one.key, &one.value));
+                    internal(&topic.name, topic.partitions, topic.replication_factor, configs)
                 };
                 let repartition = |topic: &types::RepartitionSourceTopic| {
-                    let configs = topic.topic_configs.iter();
-                    let internal = InternalTopic {
-                        partitions: topic.partitions,
-                        replication_factor: topic.replication_factor,
-                        configs: configs.map(|one| (one.key.detached(), one.value.detached())).collect(),
-                    };
-                    (topic.name.detached(), internal)
+                    let configs = topic.topic_configs.iter().map(|one| (&one.key, &one.value));
+                    internal(&topic.name, topic.partitions, topic.replication_factor, configs)
                 };
                 let mut subtopologies = BTreeMap::new();
                 for one in &told.subtopologies {
