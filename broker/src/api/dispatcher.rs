@@ -35,7 +35,6 @@ macro_rules! routes {
                         Ok(request) => super::$module::handle(self, client, call, request),
                         Err(reason) => Answer::Close(reason),
                     },)*
-                    other => Answer::Close(format!("{other:?} is not served")),
                 }
             }
         }

@@ -93,4 +93,4 @@ mod write_txn_markers;
 
 pub(crate) use answer::{Answer, Call, Response};
 pub(crate) use client::Client;
-pub(crate) use dispatcher::Dispatcher;
+pub(crate) use dispatcher::{Dispatcher, SERVED};

@@ -449,17 +449,6 @@ fn consumer(group: consumer_group_describe_response::Group, coordinator: String)
     }
 }
 
-/// The group is of another kind, or the broker does not know of this kind.
-fn is_other_kind(error: &ClientError) -> bool {
-    match error {
-        ClientError::Version { .. } => true,
-        ClientError::Refused { code, .. } => {
-            matches!(code, ErrorCode::GroupIdNotFound | ErrorCode::UnsupportedVersion)
-        }
-        _ => false,
-    }
-}
-
 fn share(group: share_group_describe_response::Group, coordinator: String) -> Described {
     let member = |member: share_group_describe_response::Member| {
         let topics = member.assignment.topic_partitions.into_iter();
