@@ -48,6 +48,8 @@ fn traffic_and_replicas_are_counted_where_they_are() {
     for kind in ["request_queue", "request_handling", "request_remote", "response_send", "request"] {
         let count = &found[&leader][&format!("ottla_{kind}_seconds_count{{api=\"Produce\"}}")];
         assert_ne!(count, "0", "{kind}");
+        let all = format!("ottla_{kind}_seconds_bucket{{le=\"+Inf\",api=\"Produce\"}}");
+        assert_eq!(&found[&leader][&all], count, "quantiles need the last bucket");
     }
     let page = &found[&leader];
     // Nothing of a produce is left waiting; followers' fetches nearly always wait.
