@@ -273,11 +273,7 @@ mod tests {
     use super::*;
 
     fn asked(name: Option<&str>, id: u128) -> metadata_request::Topic {
-        metadata_request::Topic {
-            topic_id: Uuid::from_u128(id),
-            name: name.map(Text::from),
-            ..Default::default()
-        }
+        metadata_request::Topic { topic_id: Uuid::from_u128(id), name: name.map(Text::from) }
     }
 
     #[test]
