@@ -38,7 +38,8 @@ fn leader(cluster: &Cluster) -> i32 {
 }
 
 fn logs(cluster: &Cluster) -> String {
-    cluster.nodes.iter().map(|node| format!("--- node {}\n{}", node.id, node.log())).collect()
+    let of = |node: &ottla_tests::Node| format!("--- node {}\n{}", node.id, node.log());
+    cluster.nodes.iter().map(of).collect()
 }
 
 fn change(cluster: &Cluster, arguments: &[&str]) {
