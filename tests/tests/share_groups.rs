@@ -188,7 +188,8 @@ fn started(topic: &str, group: &str) -> Result<Cluster> {
     let cluster = Cluster::start(3, &SETTINGS)?;
     cluster.create_topic(topic, 1, 3, &["min.insync.replicas=2"])?;
     cluster.ottla(&["config", "set", "--group", group, "share.auto.offset.reset=earliest"])?.ok()?;
-    let lines: String = (0..RECORDS).map(|number| format!("{number}\n")).collect();
+    let numbers: Vec<String> = (0..RECORDS).map(|number| number.to_string()).collect();
+    let lines = numbers.join("\n") + "\n";
     cluster.ottla_with_input(&["produce", topic, "-"], lines.as_bytes())?.ok()?;
     Ok(cluster)
 }
@@ -217,7 +218,9 @@ fn each_record_is_finished_once_though_its_leader_is_killed() {
             let kind = if rounds % 3 == 0 { RELEASE } else { ACCEPT };
             match reader.say(first, last, kind) {
                 Ok(0) if kind == ACCEPT => {
-                    (first..=last).for_each(|at| *finished.entry(at).or_default() += 1)
+                    for offset in first..=last {
+                        *finished.entry(offset).or_default() += 1;
+                    }
                 }
                 Ok(0) => {}
                 _ => {
