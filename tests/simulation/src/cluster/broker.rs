@@ -584,16 +584,16 @@ impl Broker {
     /// A message for this broker.
     pub fn receive(&mut self, now_us: u64, from: Node, message: Message, out: &mut Outbox) {
         match message {
-            Message::Registered { incarnation, epoch } => {
-                if incarnation == self.incarnation && self.epoch < 0 {
-                    self.epoch = epoch;
-                    out.timers.extend([
-                        (0, Timer::Image),
-                        (1_000, Timer::Heartbeat),
-                        (250_000, Timer::Tick),
-                        (1_500_000, Timer::Writeback),
-                    ]);
-                }
+            Message::Registered { incarnation, epoch }
+                if incarnation == self.incarnation && self.epoch < 0 =>
+            {
+                self.epoch = epoch;
+                out.timers.extend([
+                    (0, Timer::Image),
+                    (1_000, Timer::Heartbeat),
+                    (250_000, Timer::Tick),
+                    (1_500_000, Timer::Writeback),
+                ]);
             }
             Message::HeartbeatReply { sent_at_ms, is_fenced, should_shut_down, lease_ms } => {
                 self.is_fenced = is_fenced;
@@ -615,10 +615,10 @@ impl Broker {
                 self.controller = hint.unwrap_or(next);
             }
             Message::Altered { id, answer } => self.proposal_answered(now_us, id, answer, out),
-            Message::Fetched { id, partition, leader_epoch, answer } => {
-                if self.partitions.get(&partition).is_some_and(|partition| partition.fetch == Some(id)) {
-                    self.apply_fetched(now_us, partition, leader_epoch, &answer, out);
-                }
+            Message::Fetched { id, partition, leader_epoch, answer }
+                if self.partitions.get(&partition).is_some_and(|partition| partition.fetch == Some(id)) =>
+            {
+                self.apply_fetched(now_us, partition, leader_epoch, &answer, out);
             }
             _ if !self.is_serving => {}
             Message::Fetch { id, partition, request } => {

@@ -151,7 +151,7 @@ impl Cluster {
             return;
         }
         let mut random = self.trouble.clone();
-        self.trouble.next();
+        self.trouble.draw();
         let epoch = self.brokers[super::at(id)].epoch;
         if self.trace {
             eprintln!("{:>10} us  broker {id} ends, power lost: {loses_power}", self.now_us);
