@@ -1,4 +1,7 @@
 //! Rules that can be switched off, to see that the checkers notice.
+//!
+//! Not noticed so far: `NoLease`, `NoEpochCheck`, `NoBrokerEpoch`, `NoPartitionEpoch`, `AlwaysClean`. Either another rule covers
+//! for them or the worlds are too small; what a green run says of these rules is nothing.
 
 /// A fault that a test builds in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]

@@ -10,7 +10,7 @@ use ottla_simulation::fault::Fault;
 const USAGE: &str = "usage: ottla-simulation [--fault NAME] ...
   --explore STATES          every order of events, so many states of each scenario
   --seeds COUNT [--from N]  simulated clusters with faults, one a seed
-  --seed N [--history]      one of them again; with its history as lines of JSON
+  --seed N [--trace] [--history]  one of them again; with what happens, or with its history as lines of JSON
   --faults                  which rule that is switched off is noticed how fast";
 
 struct Arguments(Vec<String>);
@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     } else if let Some(count) = arguments.number("--seeds") {
         run_seeds(arguments.number("--from").unwrap_or(0), count, arguments.fault())
     } else if let Some(seed) = arguments.number("--seed") {
-        let outcome = cluster::run(seed, arguments.fault());
+        let run = if arguments.has("--trace") { cluster::run_and_tell } else { cluster::run };
+        let outcome = run(seed, arguments.fault());
         if arguments.has("--history") {
             for event in &outcome.history {
                 println!("{}", serde_json::to_string(event).unwrap_or_default());

@@ -59,8 +59,10 @@ pub struct Outbox {
     pub sends: Vec<(Node, Node, Message)>,
     /// Timers: after so many microseconds.
     pub timers: Vec<(u64, Timer)>,
-    /// High watermarks that moved: partition.
-    pub advanced: Vec<i32>,
+    /// High watermarks that moved: partition, where to, whether that was as the leader.
+    pub advanced: Vec<(i32, i64, bool)>,
+    /// What happened, when it is to be told.
+    pub notes: Vec<String>,
 }
 
 /// What is on the disk of a partition, and beside it.
@@ -110,6 +112,8 @@ pub struct Settings {
     pub fault: Fault,
     /// Between two heartbeats.
     pub heartbeat_us: u64,
+    /// Tell what happens.
+    pub trace: bool,
 }
 
 /// A broker.
@@ -405,6 +409,10 @@ impl Broker {
 
     fn execute(&mut self, now_us: u64, index: i32, effects: Effects, out: &mut Outbox) {
         for effect in effects {
+            if self.settings.trace {
+                let end = self.partitions.get(&index).map_or(0, |partition| partition.replica.log.end());
+                out.notes.push(format!("partition {index} (end {end}): {effect:?}"));
+            }
             match effect {
                 Effect::ProposeIsr { isr, leader_epoch, partition_epoch } => {
                     self.next_id += 1;
@@ -421,8 +429,10 @@ impl Broker {
                     self.to_controller(Message::Alter { id, proposal }, out);
                     out.timers.push((PROPOSAL_TIMEOUT_US, Timer::ProposalTimeout(id)));
                 }
-                Effect::HighWatermarkAdvanced(_) => {
-                    out.advanced.push(index);
+                Effect::HighWatermarkAdvanced(high_watermark) => {
+                    let leads = |partition: &Partition| partition.replica.machine.is_leader();
+                    let leads = self.partitions.get(&index).is_some_and(leads);
+                    out.advanced.push((index, high_watermark, leads));
                     self.release(now_us, index, out);
                 }
                 Effect::LeadershipLost => {
@@ -545,6 +555,10 @@ impl Broker {
             FetchAnswer::Diverging(..) | FetchAnswer::OutOfRange(_) if changed => {
                 partition.producers = producers_of(&partition.replica.log);
                 self.truncations += 1;
+                if self.settings.trace {
+                    let end = partition.replica.log.end();
+                    out.notes.push(format!("partition {index}: {answer:?} truncates to {end}"));
+                }
             }
             _ => {}
         }
@@ -570,16 +584,16 @@ impl Broker {
     /// A message for this broker.
     pub fn receive(&mut self, now_us: u64, from: Node, message: Message, out: &mut Outbox) {
         match message {
-            Message::Registered { incarnation, epoch } => {
-                if incarnation == self.incarnation && self.epoch < 0 {
-                    self.epoch = epoch;
-                    out.timers.extend([
-                        (0, Timer::Image),
-                        (1_000, Timer::Heartbeat),
-                        (250_000, Timer::Tick),
-                        (1_500_000, Timer::Writeback),
-                    ]);
-                }
+            Message::Registered { incarnation, epoch }
+                if incarnation == self.incarnation && self.epoch < 0 =>
+            {
+                self.epoch = epoch;
+                out.timers.extend([
+                    (0, Timer::Image),
+                    (1_000, Timer::Heartbeat),
+                    (250_000, Timer::Tick),
+                    (1_500_000, Timer::Writeback),
+                ]);
             }
             Message::HeartbeatReply { sent_at_ms, is_fenced, should_shut_down, lease_ms } => {
                 self.is_fenced = is_fenced;
@@ -601,10 +615,10 @@ impl Broker {
                 self.controller = hint.unwrap_or(next);
             }
             Message::Altered { id, answer } => self.proposal_answered(now_us, id, answer, out),
-            Message::Fetched { id, partition, leader_epoch, answer } => {
-                if self.partitions.get(&partition).is_some_and(|partition| partition.fetch == Some(id)) {
-                    self.apply_fetched(now_us, partition, leader_epoch, &answer, out);
-                }
+            Message::Fetched { id, partition, leader_epoch, answer }
+                if self.partitions.get(&partition).is_some_and(|partition| partition.fetch == Some(id)) =>
+            {
+                self.apply_fetched(now_us, partition, leader_epoch, &answer, out);
             }
             _ if !self.is_serving => {}
             Message::Fetch { id, partition, request } => {

@@ -114,6 +114,7 @@ pub struct Cluster {
     /// By broker and partition: up to where that was compared in this process.
     compared: BTreeMap<(i32, i32), (u64, i64)>,
     problem: Option<String>,
+    trace: bool,
 }
 
 fn at(broker: i32) -> usize {
@@ -122,7 +123,7 @@ fn at(broker: i32) -> usize {
 
 impl Cluster {
     /// The cluster of a plan, about to start.
-    pub fn new(plan: Plan, fault: Fault) -> Self {
+    pub fn new(plan: Plan, fault: Fault, trace: bool) -> Self {
         let controller = Controller::new(plan.min_insync_replicas, fault == Fault::UncleanElection);
         let ids: Vec<i32> = (1..=plan.brokers).collect();
         let replicas =
@@ -138,6 +139,7 @@ impl Cluster {
             },
             fault,
             heartbeat_us: plan.session_timeout_ms * 1_000 / 5,
+            trace,
         };
         let mut random = Random::new(plan.seed, 5);
         let brokers =
@@ -164,6 +166,7 @@ impl Cluster {
             committed: vec![Vec::new(); count],
             compared: BTreeMap::new(),
             problem: None,
+            trace,
             plan,
         };
         cluster.execute_clients(out);
@@ -241,8 +244,11 @@ impl Cluster {
         for (after, timer) in out.timers {
             self.schedule(after, Event::Broker(id, incarnation, timer));
         }
-        for partition in out.advanced {
-            self.compare(id, partition);
+        for note in out.notes {
+            eprintln!("{:>10} us  broker {id}: {note}", self.now_us);
+        }
+        for advanced in out.advanced {
+            self.compare(id, advanced);
         }
     }
 
@@ -427,11 +433,10 @@ impl Cluster {
     // --- judgement ---
 
     /// I41, I42, I50: below every high watermark lies the same.
-    fn compare(&mut self, id: i32, index: i32) {
+    fn compare(&mut self, id: i32, (index, high_watermark, leads): (i32, i64, bool)) {
         let broker = &self.brokers[at(id)];
         let Some(partition) = broker.partitions.get(&index) else { return };
         let replica = &partition.replica;
-        let high_watermark = replica.machine.high_watermark();
         let (incarnation, from) = self.compared.get(&(id, index)).copied().unwrap_or((0, 0));
         let from = if incarnation == broker.incarnation { from.min(high_watermark) } else { 0 };
         let committed = &mut self.committed[usize::try_from(index).unwrap_or(0)];
@@ -444,7 +449,7 @@ impl Cluster {
                         "I42: offset {offset} of partition {index} was committed as {known:?}; broker {id} has {found:?}"
                     ));
                 }
-                None if replica.machine.is_leader() => committed.push(found),
+                None if leads => committed.push(found),
                 None => {
                     self.problem.get_or_insert(format!(
                         "I41: follower {id} has offset {offset} of partition {index} below its watermark; no leader ever had"
@@ -560,5 +565,10 @@ fn verdict(report: &Report, idempotent: bool) -> Option<String> {
 
 /// Runs a seed.
 pub fn run(seed: u64, fault: Fault) -> Outcome {
-    Cluster::new(Plan::of(seed), fault).run()
+    Cluster::new(Plan::of(seed), fault, false).run()
+}
+
+/// Runs a seed and tells what happens on standard error.
+pub fn run_and_tell(seed: u64, fault: Fault) -> Outcome {
+    Cluster::new(Plan::of(seed), fault, true).run()
 }

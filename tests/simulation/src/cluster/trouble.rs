@@ -28,8 +28,12 @@ impl Cluster {
     /// Everybody lives and every partition has all its replicas in sync: whoever lost data has it again.
     fn is_repaired(&self) -> bool {
         let image = self.quorum.latest();
-        let all_live =
-            self.brokers.iter().all(|broker| broker.is_up && !metadata::is_fenced(image, broker.id));
+        // Its registration must be the present process's: else the image tells of the one before.
+        let all_live = self.brokers.iter().all(|broker| {
+            broker.is_up
+                && !metadata::is_fenced(image, broker.id)
+                && metadata::broker_epoch(image, broker.id) == broker.epoch
+        });
         all_live
             && (0..self.plan.partitions).all(|index| {
                 metadata::partition(image, index)
@@ -62,6 +66,9 @@ impl Cluster {
 
     fn happen(&mut self, trouble: Trouble) {
         let broker = self.any_broker();
+        if self.trace {
+            eprintln!("{:>10} us  {trouble:?} (broker {broker})", self.now_us);
+        }
         match trouble {
             Trouble::Kill => self.kill(broker, false),
             Trouble::KillAll => (1..=self.plan.brokers).for_each(|broker| self.kill(broker, false)),
@@ -144,8 +151,11 @@ impl Cluster {
             return;
         }
         let mut random = self.trouble.clone();
-        self.trouble.next();
+        self.trouble.draw();
         let epoch = self.brokers[super::at(id)].epoch;
+        if self.trace {
+            eprintln!("{:>10} us  broker {id} ends, power lost: {loses_power}", self.now_us);
+        }
         self.broker(id).stop(false, |synced_end, end| {
             loses_power.then(|| {
                 let lost = random.below(u64::try_from(end - synced_end).unwrap_or(0) + 1);
@@ -174,6 +184,9 @@ impl Cluster {
     }
 
     pub(super) fn cure(&mut self, cure: Cure) {
+        if self.trace {
+            eprintln!("{:>10} us  {cure:?}", self.now_us);
+        }
         match cure {
             Cure::Start(id) => {
                 if !self.brokers[super::at(id)].is_up {

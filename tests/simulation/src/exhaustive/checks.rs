@@ -5,6 +5,9 @@ use ottla_replica::AckState;
 use super::world::{BROKERS, World, at};
 use crate::metadata;
 
+/// So many processes must have ended without a word before loss is what is promised.
+const UNCLEAN_STOPS_MIN: u8 = 2;
+
 impl World {
     /// The first rule that is broken.
     pub(super) fn check(&mut self) -> Result<(), String> {
@@ -72,16 +75,12 @@ impl World {
     /// elected has all that is committed. With `flush.messages=1` it never is.
     fn check_promise(&mut self) {
         let (stops, losses) = self.unclean;
-        if self.synced_only || losses == 0 || stops < self.options_min() {
+        if self.synced_only || losses == 0 || stops < UNCLEAN_STOPS_MIN {
             return;
         }
         let Some(partition) = metadata::partition(self.latest(), 0) else { return };
         let mut electable = partition.isr.iter().chain(&partition.eligible_leader_replicas);
         self.promised_loss = !electable.any(|id| self.brokers[at(id.0)].replica.holds(&self.committed));
-    }
-
-    fn options_min(&self) -> u8 {
-        2
     }
 
     /// I38: what is acknowledged is committed, and nothing else was acknowledged there.

@@ -134,7 +134,7 @@ impl World {
     }
 
     /// Does it.
-    pub(super) fn happen(&mut self, event: &Event) -> Result<(), String> {
+    pub(super) fn happen(&mut self, event: &Event) {
         match event {
             Event::Append(id) => self.append(*id),
             Event::Sync(id) => {
@@ -209,7 +209,6 @@ impl World {
             }
         }
         self.trim();
-        Ok(())
     }
 
     fn append(&mut self, id: i32) {
@@ -406,10 +405,10 @@ impl World {
             )
         };
         for event in events.into_iter().filter(is_helpful) {
-            self.happen(&event)?;
+            self.happen(&event);
             self.check()?;
             while let Some(message) = self.network.first().cloned() {
-                self.happen(&Event::Deliver(message))?;
+                self.happen(&Event::Deliver(message));
                 self.check()?;
             }
         }

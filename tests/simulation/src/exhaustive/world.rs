@@ -298,32 +298,22 @@ impl World {
     /// Proposals go out; the rest has been done.
     pub(super) fn execute(&mut self, id: i32, effects: Effects) {
         for effect in effects {
-            match effect {
-                Effect::ProposeIsr { mut isr, leader_epoch, partition_epoch } => {
-                    if self.fault == Fault::NoBrokerEpoch {
-                        for member in &mut isr {
-                            member.broker_epoch = -1;
-                        }
-                    }
-                    if self.fault == Fault::NoController {
-                        self.answer_itself(id, leader_epoch, partition_epoch, &isr);
-                    }
-                    let broker = self.broker(id);
-                    broker.is_proposing = true;
-                    let broker_epoch = broker.epoch;
-                    let proposal = Proposal {
-                        broker: id,
-                        broker_epoch,
-                        partition: 0,
-                        isr,
-                        leader_epoch,
-                        partition_epoch,
-                    };
-                    self.forget_proposals_of(id);
-                    self.network.push(Message::Propose { proposal, is_awaited: true });
+            let Effect::ProposeIsr { mut isr, leader_epoch, partition_epoch } = effect else { continue };
+            if self.fault == Fault::NoBrokerEpoch {
+                for member in &mut isr {
+                    member.broker_epoch = -1;
                 }
-                _ => {}
             }
+            if self.fault == Fault::NoController {
+                self.answer_itself(id, leader_epoch, partition_epoch, &isr);
+            }
+            let broker = self.broker(id);
+            broker.is_proposing = true;
+            let broker_epoch = broker.epoch;
+            let proposal =
+                Proposal { broker: id, broker_epoch, partition: 0, isr, leader_epoch, partition_epoch };
+            self.forget_proposals_of(id);
+            self.network.push(Message::Propose { proposal, is_awaited: true });
         }
     }
 
