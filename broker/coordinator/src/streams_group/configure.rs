@@ -81,11 +81,11 @@ fn fit(topology: &Topology, topics: &TopicsView) -> Result<Configured, Misfit> {
         let message = format!("Source topics {} are missing.", summary(absent.into_iter()));
         return Err(Misfit::Problem(StatusCode::MissingSourceTopics, message));
     }
-    let mut counts = Counts { topics, decided: BTreeMap::new() };
+    let mut counts = Counts { topics, decided: BTreeMap::new(), fixed: BTreeSet::new() };
     counts.decide_repartition_topics(topology)?;
     for subtopology in topology.subtopologies.values() {
         for group in &subtopology.copartition_groups {
-            counts.copartition(group, topology)?;
+            counts.copartition(group)?;
         }
     }
     let tasks = counts.tasks(topology)?;
@@ -114,6 +114,8 @@ struct Counts<'a> {
     topics: &'a TopicsView,
     /// Of internal topics.
     decided: BTreeMap<&'a Text, i32>,
+    /// Repartition topics of which the topology says it.
+    fixed: BTreeSet<&'a Text>,
 }
 
 impl<'a> Counts<'a> {
@@ -128,6 +130,7 @@ impl<'a> Counts<'a> {
         let read = || topology.subtopologies.values().flat_map(|one| &one.repartition_source_topics);
         for (name, topic) in read().filter(|(_, topic)| topic.partitions != 0) {
             self.decided.insert(name, topic.partitions);
+            self.fixed.insert(name);
         }
         // Each round decides one topic at least, or is the last.
         loop {
@@ -164,12 +167,7 @@ impl<'a> Counts<'a> {
     }
 
     /// Topics of one group have the same number: repartition topics get that of the others.
-    fn copartition(&mut self, group: &'a CopartitionGroup, topology: &'a Topology) -> Result<(), Misfit> {
-        let is_fixed = |name: &Text| {
-            let declared =
-                topology.subtopologies.values().filter_map(|one| one.repartition_source_topics.get(name));
-            declared.into_iter().any(|topic| topic.partitions != 0)
-        };
+    fn copartition(&mut self, group: &'a CopartitionGroup) -> Result<(), Misfit> {
         let known = |names: &BTreeSet<Text>| -> Result<BTreeMap<Text, i32>, Misfit> {
             let one = |name: &Text| self.of(name).map(|count| (name.clone(), count));
             let counted: Option<_> = names.iter().map(one).collect();
@@ -179,7 +177,7 @@ impl<'a> Counts<'a> {
         let repartitioned = known(&group.repartition_source_topics)?;
         let fixed: BTreeMap<Text, i32> = repartitioned
             .iter()
-            .filter(|(name, _)| is_fixed(name))
+            .filter(|(name, _)| self.fixed.contains(name))
             .map(|(name, n)| (name.clone(), *n))
             .collect();
         let count = if !sources.is_empty() {

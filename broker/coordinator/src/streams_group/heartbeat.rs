@@ -89,6 +89,9 @@ fn validate_join(command: &StreamsHeartbeat) -> Result<(), Refusal> {
         let message = "The epoch of a topology can't be negative.";
         return Err(Refusal::new(ErrorCode::StreamsInvalidTopologyEpoch, message));
     }
+    if !topology.is_bounded() {
+        return Err(Refusal::new(ErrorCode::StreamsInvalidTopology, "The topology is too large."));
+    }
     let mut changelogs =
         topology.subtopologies.values().flat_map(|subtopology| &subtopology.state_changelog_topics);
     if let Some((name, topic)) = changelogs.find(|(_, topic)| topic.partitions != 0) {
@@ -107,7 +110,7 @@ fn validate_join(command: &StreamsHeartbeat) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Of a member alone: the topology, of which a group keeps one, is bounded by the request.
+/// Of a member alone: the topology, of which a group keeps one, has bounds of its own.
 fn texts_bytes(command: &StreamsHeartbeat) -> usize {
     let optional = [&command.rack_id, &command.process_id].into_iter().flatten();
     let tags = command.client_tags.iter().flatten().flat_map(|(key, value)| [key, value]);

@@ -35,3 +35,9 @@ pub use topology::{CopartitionGroup, InternalTopic, Subtopology, Topology};
 
 /// Tasks of one group, all subtopologies together. A topology with more is refused with STREAMS_INVALID_TOPOLOGY.
 pub const TASKS_PER_GROUP_MAX: i64 = 100_000;
+/// Subtopologies of one topology. One more is refused with STREAMS_INVALID_TOPOLOGY.
+pub const SUBTOPOLOGIES_MAX: usize = 1_000;
+/// Names of topics in one topology, as often as they stand in it. One more is refused likewise.
+pub const TOPOLOGY_NAMES_MAX: usize = 10_000;
+/// Bytes of all texts of one topology. One more is refused likewise.
+pub const TOPOLOGY_TEXTS_BYTES_MAX: usize = 1 << 20;

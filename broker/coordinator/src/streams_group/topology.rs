@@ -7,6 +7,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::persisted::{StreamsGroupTopologyValue, streams_group_topology_value as record};
 use ottla_wire::text::Text;
 
+use super::{SUBTOPOLOGIES_MAX, TOPOLOGY_NAMES_MAX, TOPOLOGY_TEXTS_BYTES_MAX};
 use crate::consumer_group::Refusal;
 
 /// A topic that the group needs and that is created for it.
@@ -65,6 +66,28 @@ impl Topology {
     pub(crate) fn required_topics(&self) -> BTreeSet<&Text> {
         let subtopologies = self.subtopologies.values();
         subtopologies.flat_map(|one| one.read_topics().chain(one.state_changelog_topics.keys())).collect()
+    }
+
+    /// Whether it is of a size that it can be worked with in one step.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let (mut names, mut bytes) = (0, 0);
+        for (id, subtopology) in &self.subtopologies {
+            let grouped = subtopology.copartition_groups.iter();
+            let grouped =
+                grouped.flat_map(|group| group.source_topics.iter().chain(&group.repartition_source_topics));
+            let internal =
+                || subtopology.state_changelog_topics.iter().chain(&subtopology.repartition_source_topics);
+            let plain = subtopology.source_topics.iter().chain(&subtopology.repartition_sink_topics);
+            let configs = internal().flat_map(|(_, topic)| &topic.configs);
+            bytes += id.len() + configs.map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            for name in plain.chain(grouped).chain(internal().map(|(name, _)| name)) {
+                names += 1;
+                bytes += name.len();
+            }
+        }
+        self.subtopologies.len() <= SUBTOPOLOGIES_MAX
+            && names <= TOPOLOGY_NAMES_MAX
+            && bytes <= TOPOLOGY_TEXTS_BYTES_MAX
     }
 
     /// The subtopology that reads the topic.

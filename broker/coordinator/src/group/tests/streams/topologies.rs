@@ -131,6 +131,36 @@ fn a_topology_that_cannot_be_is_refused_and_makes_no_group() {
 }
 
 #[test]
+fn a_topology_without_end_is_refused_before_anything_is_worked_out() {
+    let mut subtopologies = Vec::new();
+    // Each makes what the one before it reads: only from the last on can the numbers be told.
+    let count = i16::try_from(crate::streams_group::SUBTOPOLOGIES_MAX).unwrap();
+    for number in 0..=count {
+        subtopologies.push(request::Subtopology {
+            subtopology_id: text(&format!("{number:05}")),
+            source_topics: if number == count { vec![text("lines")] } else { Vec::new() },
+            repartition_sink_topics: if number == 0 { Vec::new() } else { vec![text(&format!("r{number}"))] },
+            repartition_source_topics: (number < count)
+                .then(|| request::RepartitionSourceTopic {
+                    name: text(&format!("r{}", number + 1)),
+                    ..Default::default()
+                })
+                .into_iter()
+                .collect(),
+            ..Default::default()
+        });
+    }
+    let mut h = harness(&[("lines", 3)]);
+    let long = request::Topology { epoch: 0, subtopologies };
+    let reply = Worker { topology: long.clone(), ..Worker::new("a", "p") }.join(&mut h);
+    assert_eq!(reply.error, ErrorCode::StreamsInvalidTopology);
+    let mut fits = long;
+    fits.subtopologies.remove(0);
+    let reply = Worker { topology: fits, ..Worker::new("a", "p") }.join(&mut h);
+    assert_eq!((reply.error, reply.missing.len()), (ErrorCode::None, usize::try_from(count).unwrap() - 1));
+}
+
+#[test]
 fn the_first_topology_stays_and_who_has_an_older_one_is_told() {
     let mut h = harness(&all_topics(2));
     let mut one = Worker::new("a", "p");
