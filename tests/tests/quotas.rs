@@ -1,7 +1,7 @@
 //! Quotas of a real `ottla server`, measured: what goes through is what the quota says, for one client and for fifty that share it.
 //!
-//! Kafka's quotas let ten seconds' worth pass at once and forget it after eleven: a client that floods gets through in bursts, and
-//! its rate is that of whole rounds of the windows.
+//! Kafka's quotas look back on eleven windows of a second, let their worth pass at once, and forget it with them: a client that
+//! floods gets through in bursts. So one round of the windows is measured, to just before the next burst.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
@@ -16,17 +16,17 @@ use ottla_wire::messages::produce_request::{PartitionData, TopicData};
 use ottla_wire::messages::{ProduceRequest, Request};
 use ottla_wire::records::{BatchBuilder, BatchOptions};
 
-/// Bytes a second of each quota.
-const RATE: u64 = 1_000_000;
-/// The windows of a quota are full after this.
-const WARM_UP: Duration = Duration::from_secs(12);
-/// Two rounds of the eleven windows.
-const MEASURED: Duration = Duration::from_secs(22);
+/// Bytes a second of each quota: far below what a busy machine gets through, so that nothing but the quota holds a client up.
+const RATE: u64 = 200_000;
+/// The windows that a quota looks back on, all but over.
+const MEASURED: Duration = Duration::from_millis(10_800);
 /// Small beside what is measured, so that requests under way do not matter.
-const VALUE_BYTES: usize = 2_000;
-/// Share of the quota by which the rate may be above it; and below it, where a busy machine makes clients slower.
-const ABOVE_MAX: f64 = 0.05;
-const BELOW_MAX: f64 = 0.10;
+const VALUE_BYTES: usize = 500;
+/// Share of the quota by which the rate of one client may be off.
+const OFF_MAX: f64 = 0.05;
+/// Likewise of fifty that share it. Each is held up for as long as what is over by then takes at the quota's rate, as Kafka does
+/// it, and they do not know of each other: what is over after `t` seconds is the root of `2 · 50 · bytes · quota · t`.
+const OFF_MAX_SHARED: f64 = 0.16;
 
 /// A request, and how many bytes of records it brings: those count.
 fn frame(client_id: &str) -> (Vec<u8>, u64) {
@@ -65,10 +65,9 @@ fn measure(address: &str, client_id: &str, clients: usize) -> f64 {
         for _ in 0..clients {
             scope.spawn(|| flood(address, client_id, &counted, &stop));
         }
-        std::thread::sleep(WARM_UP);
-        let (began, before) = (Instant::now(), counted.load(Ordering::Relaxed));
+        let began = Instant::now();
         std::thread::sleep(MEASURED);
-        let bytes = counted.load(Ordering::Relaxed) - before;
+        let bytes = counted.load(Ordering::Relaxed);
         let seconds = began.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         bytes as f64 / seconds
@@ -76,7 +75,7 @@ fn measure(address: &str, client_id: &str, clients: usize) -> f64 {
 }
 
 #[test]
-fn a_quota_is_kept_within_five_percent_for_one_client_and_for_fifty() {
+fn a_quota_is_kept_for_one_client_and_for_fifty() {
     let cluster = Cluster::start(1, &[]).unwrap();
     cluster.create_topic("orders", 1, 1, &[]).unwrap();
     for client_id in ["one", "many"] {
@@ -89,9 +88,9 @@ fn a_quota_is_kept_within_five_percent_for_one_client_and_for_fifty() {
         let many = scope.spawn(|| measure(&address, "many", 50));
         (one.join().unwrap(), many.join().unwrap())
     });
-    for (what, rate) in [("one client", one), ("fifty clients", many)] {
+    for (what, rate, off_max) in [("one client", one, OFF_MAX), ("fifty clients", many, OFF_MAX_SHARED)] {
         let off = rate / RATE as f64 - 1.0;
         println!("{what}: {rate:.0} bytes a second, {:+.2} %", off * 100.0);
-        assert!((-BELOW_MAX..=ABOVE_MAX).contains(&off), "{what}: {rate:.0} bytes a second");
+        assert!((-OFF_MAX..=off_max).contains(&off), "{what}: {rate:.0} bytes a second");
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 const KINDS: [(ConfigKind, &str, usize); 4] = [
-    (ConfigKind::Broker, include_str!("broker.tsv"), 367),
+    (ConfigKind::Broker, include_str!("broker.tsv"), 368),
     (ConfigKind::Topic, include_str!("topic.tsv"), 34),
     (ConfigKind::Group, include_str!("group.tsv"), 17),
     (ConfigKind::ClientMetrics, include_str!("client_metrics.tsv"), 3),

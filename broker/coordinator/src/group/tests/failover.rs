@@ -79,7 +79,7 @@ fn a_group_larger_than_the_limit_that_is_in_force_now_rebalances() {
 #[test]
 fn records_of_other_kinds_are_skipped_and_damaged_ones_are_errors() {
     let mut machine = GroupCoordinator::new(config());
-    let other = Bytes::from_static(&[0, 17, 0, 1, b'g']);
+    let other = Bytes::from_static(&[0, 99, 0, 1, b'g']);
     assert_eq!(machine.apply(0, None, &other, None).unwrap(), Applied::Skipped);
     for key in [&[][..], &[0], &[0, 2], &[0, 2, 0, 9, b'g'], &[0, 1, 0, 1, b'g', 0, 1]] {
         assert!(machine.apply(0, None, &Bytes::copy_from_slice(key), None).is_err());
