@@ -304,6 +304,7 @@ impl Admin {
 fn explain(server: &str, timeout: Duration, status: &Status) -> Failure {
     let hint = status.metadata().get(HINT).and_then(|hint| hint.to_str().ok()).unwrap_or_default();
     let message = match status.code() {
+        _ if is_broken(status) => format!("{server} ended the connection: {}", status.message()),
         Code::DeadlineExceeded | Code::Cancelled => {
             format!("{server} did not answer within {}", crate::parse::show_duration(timeout))
         }
@@ -313,21 +314,24 @@ fn explain(server: &str, timeout: Duration, status: &Status) -> Failure {
     };
     let hint = match status.code() {
         _ if !hint.is_empty() => hint,
-        Code::DeadlineExceeded | Code::Cancelled => "see 'ottla cluster status'; --timeout waits longer",
-        Code::Unimplemented => "is it the gRPC listener of an Ottla node of this version?",
-        Code::Unavailable => "try again, or name another node with --server",
-        _ if is_broken(status.message()) => {
+        _ if is_broken(status) => {
             "does the listener speak TLS or SASL? --tls-ca FILE; if it asks for a certificate, --tls-cert FILE --tls-key FILE; if \
              users sign in, --sasl-user NAME --sasl-password-file FILE"
         }
+        Code::DeadlineExceeded | Code::Cancelled => "see 'ottla cluster status'; --timeout waits longer",
+        Code::Unimplemented => "is it the gRPC listener of an Ottla node of this version?",
+        Code::Unavailable => "try again, or name another node with --server",
         _ => "",
     };
     Failure::new(message).hint(hint)
 }
 
-/// Whether the connection ended where a server of this protocol would have answered.
-fn is_broken(message: &str) -> bool {
-    message == "transport error" || message.starts_with("h2 protocol error")
+/// Whether the connection ended where a server of this protocol would have answered. One that ends before the request is on its
+/// way makes it `Cancelled`, as a time-out does too, with words of its own.
+fn is_broken(status: &Status) -> bool {
+    let message = status.message();
+    let is_cut = status.code() == Code::Cancelled && message != "Timeout expired";
+    is_cut || message == "transport error" || message.starts_with("h2 protocol error")
 }
 
 /// The innermost reason: `tonic` says no more than "transport error" outside.
@@ -355,6 +359,14 @@ mod tests {
     fn a_late_answer_names_the_server_and_the_time() {
         let failure = explain("h:1", Duration::from_secs(2), &Status::deadline_exceeded("x"));
         assert_eq!(failure.to_string(), "h:1 did not answer within 2s");
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_is_not_taken_for_a_late_answer() {
+        let cut = explain("h:1", Duration::from_secs(2), &Status::cancelled("operation was canceled"));
+        assert!(cut.to_string().starts_with("h:1 ended the connection"), "{cut}");
+        let late = explain("h:1", Duration::from_secs(2), &Status::cancelled("Timeout expired"));
+        assert_eq!(late.to_string(), "h:1 did not answer within 2s");
     }
 
     #[tokio::test]
