@@ -55,14 +55,18 @@ class Writer(threading.Thread):
         return max((seconds for began, seconds in self.waits if began + seconds >= since), default=float("nan"))
 
 
+def described(cluster, topic):
+    """Its partitions, as a broker describes them now."""
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0, **cluster.client})
+    return admin.list_topics(topic, timeout=10).topics[topic].partitions.values()
+
+
 def leaders(cluster, topic):
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
-    return {p.id: p.leader for p in admin.list_topics(topic, timeout=10).topics[topic].partitions.values()}
+    return {partition.id: partition.leader for partition in described(cluster, topic)}
 
 
 def isr_sizes(cluster, topic):
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
-    return [len(p.isrs) for p in admin.list_topics(topic, timeout=10).topics[topic].partitions.values()]
+    return [len(partition.isrs) for partition in described(cluster, topic)]
 
 
 def until(what, condition, limit_s=180):

@@ -1,16 +1,11 @@
 //! InitializeShareGroupState 0: a group has a share-partition from now on (KIP-932). Brokers ask; each share-partition answers by itself.
 
-use std::sync::Arc;
-
-use ottla_coordinator::share_state::{Command, ShareKey};
-use ottla_wire::error_code::ErrorCode;
+use ottla_coordinator::share_state::Command;
 use ottla_wire::messages::initialize_share_group_state_response::{Partition, Result as Topic};
 use ottla_wire::messages::{InitializeShareGroupStateRequest, InitializeShareGroupStateResponse};
-use ottla_wire::text::Text;
 
-use super::authorization::Operation;
+use super::share_state_requests::{StateRequest, told};
 use super::{Answer, Call, Client, Dispatcher};
-use crate::share::Refused;
 
 pub(super) fn handle(
     dispatcher: &Dispatcher,
@@ -18,40 +13,20 @@ pub(super) fn handle(
     call: Call,
     request: InitializeShareGroupStateRequest,
 ) -> Answer {
-    let context = Arc::clone(&dispatcher.context);
-    let permitted = context.access(&call).cluster(Operation::ClusterAction);
+    let state = StateRequest::new(dispatcher, &call, request.group_id);
     call.waiting(async move {
         let mut results = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
-                let key = ShareKey {
-                    group_id: request.group_id.clone(),
-                    topic_id: topic.topic_id,
-                    partition: asked.partition,
-                };
-                let outcome = match permitted {
-                    Err(code) => Err(Refused::from(code)),
-                    Ok(()) => {
-                        let command = Command::Initialize {
-                            state_epoch: asked.state_epoch,
-                            start_offset: asked.start_offset,
-                        };
-                        context.share.state_here(&key, &command).await.map(drop)
-                    }
-                };
-                partitions.push(answer(asked.partition, outcome));
+                let command =
+                    Command::Initialize { state_epoch: asked.state_epoch, start_offset: asked.start_offset };
+                let outcome = state.decide(topic.topic_id, asked.partition, &command).await;
+                let (error_code, error_message) = told(outcome);
+                partitions.push(Partition { partition: asked.partition, error_code, error_message });
             }
             results.push(Topic { topic_id: topic.topic_id, partitions });
         }
         InitializeShareGroupStateResponse { results }
     })
-}
-
-fn answer(partition: i32, outcome: Result<(), Refused>) -> Partition {
-    let (error_code, error_message) = match outcome {
-        Ok(()) => (ErrorCode::None.code(), None::<Text>),
-        Err(refused) => (refused.error.code(), Some(refused.message)),
-    };
-    Partition { partition, error_code, error_message }
 }

@@ -82,6 +82,7 @@ mod share_fetch;
 mod share_group_describe;
 mod share_group_heartbeat;
 mod share_requests;
+mod share_state_requests;
 mod streams_group_describe;
 mod streams_group_heartbeat;
 mod sync_group;

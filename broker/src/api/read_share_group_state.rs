@@ -1,12 +1,10 @@
 //! ReadShareGroupState 0: the leader of a partition takes a share-partition over (KIP-932). Brokers ask; each share-partition answers by itself.
 
-use std::sync::Arc;
-
-use ottla_coordinator::share_state::{Command, ReadState, ShareKey};
+use ottla_coordinator::share_state::{Command, ReadState};
 use ottla_wire::messages::read_share_group_state_response::{Partition, Result as Topic, StateBatch};
 use ottla_wire::messages::{ReadShareGroupStateRequest, ReadShareGroupStateResponse};
 
-use super::authorization::Operation;
+use super::share_state_requests::StateRequest;
 use super::{Answer, Call, Client, Dispatcher};
 use crate::share::Refused;
 
@@ -16,23 +14,14 @@ pub(super) fn handle(
     call: Call,
     request: ReadShareGroupStateRequest,
 ) -> Answer {
-    let context = Arc::clone(&dispatcher.context);
-    let permitted = context.access(&call).cluster(Operation::ClusterAction);
+    let state = StateRequest::new(dispatcher, &call, request.group_id);
     call.waiting(async move {
         let mut results = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
-                let key = ShareKey {
-                    group_id: request.group_id.clone(),
-                    topic_id: topic.topic_id,
-                    partition: asked.partition,
-                };
                 let command = Command::Read { leader_epoch: asked.leader_epoch };
-                let outcome = match permitted {
-                    Err(code) => Err(Refused::from(code)),
-                    Ok(()) => context.share.state_here(&key, &command).await.map(Option::unwrap_or_default),
-                };
+                let outcome = state.decide(topic.topic_id, asked.partition, &command).await;
                 partitions.push(answer(asked.partition, outcome));
             }
             results.push(Topic { topic_id: topic.topic_id, partitions });
