@@ -12,6 +12,7 @@
 //! | [`replication`] | following other leaders, proposing ISRs |
 //! | [`groups`] | coordinators of consumer groups |
 //! | [`transactions`] | coordinators of transactions, their markers |
+//! | `coordinator_log` | what these and share groups have alike: how a coordinator's partition is read and written |
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
@@ -26,6 +27,7 @@ pub mod broker;
 pub mod console;
 mod context;
 pub mod controller_link;
+mod coordinator_log;
 pub mod groups;
 pub mod http;
 pub mod internal_topics;

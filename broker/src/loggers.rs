@@ -52,7 +52,7 @@ type Apply = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// The loggers of this process.
 pub struct Loggers {
-    /// What the process began with, as a filter: `info,openraft=warn`.
+    /// What the process began with, as a filter: `info,openraft=error`.
     base: String,
     /// Takes a filter.
     apply: Apply,

@@ -1,78 +1,28 @@
-//! Reads a coordinator's partition, from its first record to its last, into the machine.
-//!
-//! The leader reads to the end of its log, also beyond the high watermark: what is there can only be lost together with
-//! this leadership, and an answer waits for the high watermark anyway.
+//! Reads a partition of `__consumer_offsets` into the machine.
 
-use bytes::Bytes;
 use ottla_coordinator::group::{Applied, GroupCoordinator};
 use ottla_wire::error_code::ErrorCode;
-use ottla_wire::records::{Batch, Batches, ControlRecord, EndTransaction};
+use ottla_wire::records::{BatchHeader, ControlRecord, EndTransaction, Record};
 
+use crate::coordinator_log::{self, Found, Loaded};
 use crate::replica::Partition;
 
-/// `offsets.load.buffer.size`: bytes read at a time.
-const LOAD_BYTES: usize = 5 * 1024 * 1024;
-
-/// What a load found.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Loaded {
-    /// Records applied.
-    pub(super) records: u64,
-    /// Records that could not be understood and were passed over.
-    pub(super) unknown: u64,
-    /// The offset behind the last one.
-    pub(super) next_offset: i64,
+/// Applies everything that the log has; blocking reads of files.
+pub(super) fn load(partition: &Partition, machine: &mut GroupCoordinator) -> Result<Loaded, ErrorCode> {
+    coordinator_log::load(partition, |header, record| apply(machine, header, record))
 }
 
-/// Applies what there is from an offset on; blocking reads of files.
-pub(super) fn load(
-    partition: &Partition,
-    machine: &mut GroupCoordinator,
-    from: i64,
-) -> Result<Loaded, ErrorCode> {
-    let mut loaded = Loaded { next_offset: from, ..Loaded::default() };
-    while let Some(slice) = partition.read_own(loaded.next_offset, LOAD_BYTES, true)? {
-        let bytes = slice.to_bytes().map_err(|error| {
-            tracing::error!(topic = %partition.topic(), partition = partition.index(), %error, "cannot be read");
-            ErrorCode::KafkaStorageError
-        })?;
-        let before = loaded.next_offset;
-        apply(bytes, machine, &mut loaded)?;
-        if loaded.next_offset == before {
-            return Err(ErrorCode::CorruptMessage);
+fn apply(machine: &mut GroupCoordinator, header: &BatchHeader, record: &Record) -> Found {
+    if header.is_control() {
+        if let Ok(ControlRecord::EndTransaction { end, .. }) = ControlRecord::parse(record) {
+            machine.apply_marker(header.producer_id, end == EndTransaction::Commit);
         }
+        return Found::Nothing;
     }
-    Ok(loaded)
-}
-
-fn apply(bytes: Bytes, machine: &mut GroupCoordinator, loaded: &mut Loaded) -> Result<(), ErrorCode> {
-    for batch in Batches::new(bytes) {
-        let batch = batch.map_err(|_| ErrorCode::CorruptMessage)?;
-        apply_batch(&batch, machine, loaded)?;
-        loaded.next_offset = loaded.next_offset.max(batch.header.next_offset());
+    let producer_id = header.is_transactional().then_some(header.producer_id);
+    let Some(key) = &record.key else { return Found::Nothing };
+    match machine.apply(record.offset, producer_id, key, record.value.as_ref()) {
+        Ok(Applied::Skipped) | Err(_) => Found::Unknown,
+        Ok(_) => Found::State,
     }
-    Ok(())
-}
-
-fn apply_batch(batch: &Batch, machine: &mut GroupCoordinator, loaded: &mut Loaded) -> Result<(), ErrorCode> {
-    let producer_id = batch.header.is_transactional().then_some(batch.header.producer_id);
-    for record in batch.records().map_err(|_| ErrorCode::CorruptMessage)? {
-        let record = record.map_err(|_| ErrorCode::CorruptMessage)?;
-        // A batch may begin before the offset that was asked for.
-        if record.offset < loaded.next_offset {
-            continue;
-        }
-        if batch.header.is_control() {
-            if let Ok(ControlRecord::EndTransaction { end, .. }) = ControlRecord::parse(&record) {
-                machine.apply_marker(batch.header.producer_id, end == EndTransaction::Commit);
-            }
-            continue;
-        }
-        let Some(key) = &record.key else { continue };
-        match machine.apply(record.offset, producer_id, key, record.value.as_ref()) {
-            Ok(Applied::Skipped) | Err(_) => loaded.unknown += 1,
-            Ok(_) => loaded.records += 1,
-        }
-    }
-    Ok(())
 }

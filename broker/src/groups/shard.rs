@@ -15,7 +15,6 @@ use ottla_coordinator::group::{
     Append, Command, CoordinatorRecord, Effects, GroupCoordinator, Now, Reply, RequestToken, Ticket,
 };
 use ottla_wire::error_code::ErrorCode;
-use ottla_wire::records::{BatchBuilder, BatchOptions};
 use ottla_wire::text::Text;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -24,13 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::topics::ClusterView;
 use super::{GroupOptions, loading};
+use crate::coordinator_log::{Phase, append_refusal, encode, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
 /// Appends of one shard that may wait for their commit. While there are more, requests are refused with
 /// COORDINATOR_NOT_AVAILABLE: a follower that hangs must not fill the memory of its leader.
 const APPENDS_IN_FLIGHT_MAX: usize = 100_000;
-/// Pause before a load that failed is tried again.
-const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An append whose commit is awaited, for as long as this node leads: one that is late may be committed yet.
 struct InFlight {
@@ -44,8 +42,7 @@ struct InFlight {
 
 struct State {
     machine: GroupCoordinator,
-    is_loaded: bool,
-    is_resigned: bool,
+    phase: Phase,
     replies: HashMap<RequestToken, oneshot::Sender<Reply>>,
     next_token: u64,
     in_flight: VecDeque<InFlight>,
@@ -124,8 +121,7 @@ impl Shard {
             clock: Clock::default(),
             state: Mutex::new(State {
                 machine: GroupCoordinator::new(options.machine.clone()),
-                is_loaded: false,
-                is_resigned: false,
+                phase: Phase::Loading,
                 replies: HashMap::new(),
                 next_token: 0,
                 in_flight: VecDeque::new(),
@@ -151,7 +147,7 @@ impl Shard {
     /// Carries a command out; its reply now (refused) or later.
     pub(super) fn submit(&self, command: Command) -> Result<PendingReply, Box<Reply>> {
         let mut state = self.state.lock();
-        if let Err(error) = state.check() {
+        if let Err(error) = state.phase.check() {
             return Err(Box::new(command.refusal(error)));
         }
         if state.in_flight.len() >= APPENDS_IN_FLIGHT_MAX {
@@ -173,7 +169,7 @@ impl Shard {
         read: impl FnOnce(&GroupCoordinator) -> Result<T, ErrorCode>,
     ) -> Result<T, ErrorCode> {
         let state = self.state.lock();
-        state.check()?;
+        state.phase.check()?;
         read(&state.machine)
     }
 
@@ -186,12 +182,13 @@ impl Shard {
     /// changes nothing the second time, because no offset is taken before the load is done.
     pub(super) fn marker_written(&self, producer_id: i64, commit: bool) {
         let mut state = self.state.lock();
-        if state.is_resigned {
-            return;
-        }
-        if !state.is_loaded {
-            state.markers.push((producer_id, commit));
-            return;
+        match state.phase {
+            Phase::Resigned => return,
+            Phase::Loading => {
+                state.markers.push((producer_id, commit));
+                return;
+            }
+            Phase::Serving => {}
         }
         let mut effects = Effects::default();
         self.settle(&mut state, &mut effects);
@@ -203,7 +200,7 @@ impl Shard {
     pub(super) fn set_view(&self, view: &ClusterView, look_for_gone: bool) {
         let mut state = self.state.lock();
         state.view = view.clone();
-        if state.check().is_ok() {
+        if state.phase.check().is_ok() {
             state.machine.set_topics(Arc::clone(&view.topics));
             state.machine.set_overrides(Arc::clone(&view.overrides));
             if look_for_gone {
@@ -229,7 +226,7 @@ impl Shard {
     /// Leadership is lost.
     pub(super) fn resign(&self) {
         let mut state = self.state.lock();
-        state.is_resigned = true;
+        state.phase = Phase::Resigned;
         let mut effects = Effects::default();
         state.machine.resign(&mut effects);
         state.in_flight.clear();
@@ -243,7 +240,7 @@ impl Shard {
 
     fn with_machine(&self, act: impl FnOnce(&mut GroupCoordinator, Now, &mut Effects)) {
         let mut state = self.state.lock();
-        if state.check().is_ok() {
+        if state.phase.check().is_ok() {
             let mut effects = Effects::default();
             act(&mut state.machine, self.now(), &mut effects);
             self.execute(&mut state, effects);
@@ -274,7 +271,7 @@ impl Shard {
             encode(&records, transaction.map(|t| (t.producer_id, t.producer_epoch))).and_then(|batch| {
                 self.partition
                     .append_as_coordinator(batch, -1, self.leader_epoch, Clock::wall_ms())
-                    .map_err(|refusal| coordinator_error(refusal.code))
+                    .map_err(|refusal| append_refusal(refusal.code))
             });
         match outcome {
             Ok(appended) => state.in_flight.push_back(InFlight {
@@ -306,7 +303,7 @@ impl Shard {
             match fate {
                 Ok(()) => state.machine.committed(self.now(), done.ticket, effects),
                 Err(code) => {
-                    state.machine.failed(self.now(), done.ticket, coordinator_error(code), effects);
+                    state.machine.failed(self.now(), done.ticket, append_refusal(code), effects);
                 }
             }
         }
@@ -330,55 +327,33 @@ impl Shard {
         }
     }
 
-    async fn load(self: &Arc<Self>) -> bool {
-        let started = Instant::now();
-        loop {
-            let shard = Arc::clone(self);
-            // Outside the lock: whoever asks meanwhile is told at once that it is loading.
-            let loaded = tokio::task::spawn_blocking(move || {
-                let mut machine = GroupCoordinator::new(shard.options.machine.clone());
-                loading::load(&shard.partition, &mut machine, 0).map(|loaded| (machine, loaded))
-            })
-            .await;
-            match loaded {
-                Ok(Ok((machine, loaded))) => {
-                    let mut state = self.state.lock();
-                    if state.is_resigned {
-                        return false;
-                    }
-                    state.machine = machine;
-                    state.is_loaded = true;
-                    for (producer_id, commit) in std::mem::take(&mut state.markers) {
-                        state.machine.apply_marker(producer_id, commit);
-                    }
-                    let mut effects = Effects::default();
-                    let (topics, overrides) =
-                        (Arc::clone(&state.view.topics), Arc::clone(&state.view.overrides));
-                    state.machine.set_topics(topics);
-                    state.machine.set_overrides(overrides);
-                    state.machine.lead(self.now(), &mut effects);
-                    self.forget_gone(&mut state, &mut effects);
-                    self.execute(&mut state, effects);
-                    tracing::info!(
-                        partition = self.partition.index(),
-                        leader_epoch = self.leader_epoch,
-                        records = loaded.records,
-                        unknown = loaded.unknown,
-                        elapsed = ?started.elapsed(),
-                        "group coordinator loaded"
-                    );
-                    return true;
-                }
-                Ok(Err(error)) => {
-                    tracing::warn!(partition = self.partition.index(), %error, "groups cannot be loaded yet; trying again");
-                }
-                Err(error) => tracing::error!(%error, "loading groups failed"),
-            }
-            tokio::time::sleep(LOAD_RETRY_PAUSE).await;
-            if self.state.lock().is_resigned {
-                return false;
-            }
+    /// Reads the partition and takes up the lead; false: the leadership is over.
+    async fn load(&self) -> bool {
+        let options = self.options.machine.clone();
+        let read = move |partition: &Partition| {
+            let mut machine = GroupCoordinator::new(options.clone());
+            loading::load(partition, &mut machine).map(|loaded| (machine, loaded))
+        };
+        let is_resigned = || self.state.lock().phase.is_resigned();
+        let loaded = load_machine("group", &self.partition, self.leader_epoch, read, is_resigned).await;
+        let Some(machine) = loaded else { return false };
+        let mut state = self.state.lock();
+        if state.phase.is_resigned() {
+            return false;
         }
+        state.machine = machine;
+        state.phase = Phase::Serving;
+        for (producer_id, commit) in std::mem::take(&mut state.markers) {
+            state.machine.apply_marker(producer_id, commit);
+        }
+        let mut effects = Effects::default();
+        let (topics, overrides) = (Arc::clone(&state.view.topics), Arc::clone(&state.view.overrides));
+        state.machine.set_topics(topics);
+        state.machine.set_overrides(overrides);
+        state.machine.lead(self.now(), &mut effects);
+        self.forget_gone(&mut state, &mut effects);
+        self.execute(&mut state, effects);
+        true
     }
 
     async fn serve(&self) {
@@ -397,7 +372,7 @@ impl Shard {
                 next_expiry = Instant::now() + retention_check;
             }
             let mut state = self.state.lock();
-            if state.is_resigned {
+            if state.phase.is_resigned() {
                 return;
             }
             let mut effects = Effects::default();
@@ -419,7 +394,7 @@ impl Shard {
     /// What to wait for: the commit of the oldest append, and the next deadline of timers or of an append's answer.
     fn next_event(&self) -> Option<(Option<Arc<Waiter>>, Option<Instant>)> {
         let mut state = self.state.lock();
-        if state.is_resigned {
+        if state.phase.is_resigned() {
             return None;
         }
         let timer_ms = state.machine.next_deadline_ms();
@@ -464,24 +439,7 @@ fn apply(machine: &mut GroupCoordinator, append: &InFlight) {
     }
 }
 
-async fn wait_for(waiter: Option<Arc<Waiter>>) {
-    match waiter {
-        Some(waiter) => waiter.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
 impl State {
-    fn check(&self) -> Result<(), ErrorCode> {
-        if self.is_resigned {
-            Err(ErrorCode::NotCoordinator)
-        } else if self.is_loaded {
-            Ok(())
-        } else {
-            Err(ErrorCode::CoordinatorLoadInProgress)
-        }
-    }
-
     /// Whether something comes earlier than what the task sleeps on.
     fn has_news(&self) -> bool {
         let earlier = self
@@ -501,37 +459,4 @@ impl State {
             }
         }
     }
-}
-
-/// What a group's client is told of an append that failed.
-fn coordinator_error(code: ErrorCode) -> ErrorCode {
-    match code {
-        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
-        ErrorCode::UnknownTopicOrPartition
-        | ErrorCode::NotEnoughReplicas
-        | ErrorCode::NotEnoughReplicasAfterAppend
-        | ErrorCode::RequestTimedOut => ErrorCode::CoordinatorNotAvailable,
-        ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge | ErrorCode::InvalidFetchSize => {
-            ErrorCode::UnknownServerError
-        }
-        other => other,
-    }
-}
-
-/// One batch of a coordinator's records.
-fn encode(records: &[CoordinatorRecord], producer: Option<(i64, i16)>) -> Result<bytes::Bytes, ErrorCode> {
-    let mut options = BatchOptions::default();
-    if let Some((producer_id, producer_epoch)) = producer {
-        options.producer_id = producer_id;
-        options.producer_epoch = producer_epoch;
-        options.transactional = true;
-    }
-    let mut builder = BatchBuilder::new(options);
-    let now_ms = Clock::wall_ms();
-    for record in records {
-        builder
-            .add(now_ms, Some(&record.key), record.value.as_deref(), &[])
-            .map_err(|_| ErrorCode::RecordListTooLarge)?;
-    }
-    builder.finish().map_err(|_| ErrorCode::RecordListTooLarge)
 }

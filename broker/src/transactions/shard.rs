@@ -13,7 +13,6 @@ use ottla_coordinator::transaction::{
     Append, Command, Effects, MarkerOutcome, MarkerToken, Reply, TransactionConfig, TransactionCoordinator,
 };
 use ottla_wire::error_code::ErrorCode;
-use ottla_wire::records::{BatchBuilder, BatchOptions};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -21,10 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::markers::MarkerSender;
 use super::{TransactionOptions, loading};
+use crate::coordinator_log::{Phase, encode, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
-
-/// Pause before a load that failed is tried again.
-const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An append whose commit is awaited.
 struct InFlight {
@@ -36,8 +33,7 @@ struct InFlight {
 
 struct State {
     machine: TransactionCoordinator,
-    is_loaded: bool,
-    is_resigned: bool,
+    phase: Phase,
     replies: HashMap<RequestToken, oneshot::Sender<Reply>>,
     next_token: u64,
     in_flight: VecDeque<InFlight>,
@@ -75,8 +71,7 @@ impl Shard {
             markers,
             state: Mutex::new(State {
                 machine: TransactionCoordinator::new(config),
-                is_loaded: false,
-                is_resigned: false,
+                phase: Phase::Loading,
                 replies: HashMap::new(),
                 next_token: 0,
                 in_flight: VecDeque::new(),
@@ -96,7 +91,7 @@ impl Shard {
     /// Begins a command; its reply comes by the channel, which is closed without one when leadership is lost.
     pub(super) fn submit(self: &Arc<Self>, command: &Command) -> Result<oneshot::Receiver<Reply>, ErrorCode> {
         let mut state = self.state.lock();
-        state.check()?;
+        state.phase.check()?;
         let token = RequestToken(state.next_token);
         state.next_token += 1;
         let (sender, receiver) = oneshot::channel();
@@ -112,7 +107,7 @@ impl Shard {
         read: impl FnOnce(&TransactionCoordinator) -> Result<T, ErrorCode>,
     ) -> Result<T, ErrorCode> {
         let state = self.state.lock();
-        state.check()?;
+        state.phase.check()?;
         read(&state.machine)
     }
 
@@ -127,7 +122,7 @@ impl Shard {
         outcomes: &[(TopicPartition, MarkerOutcome)],
     ) {
         let mut state = self.state.lock();
-        if state.check().is_ok() {
+        if state.phase.check().is_ok() {
             let mut effects = Effects::default();
             state.machine.markers_answered(self.now(), token, outcomes, &mut effects);
             self.execute(&mut state, effects);
@@ -137,7 +132,7 @@ impl Shard {
     /// Leadership is lost.
     pub(super) fn resign(&self) {
         let mut state = self.state.lock();
-        state.is_resigned = true;
+        state.phase = Phase::Resigned;
         let mut effects = Effects::default();
         state.machine.resign(&mut effects);
         state.in_flight.clear();
@@ -168,7 +163,7 @@ impl Shard {
 
     fn append(&self, state: &mut State, append: Append, effects: &mut Effects) {
         let Append { ticket, records } = append;
-        let outcome = encode(&records).and_then(|batch| {
+        let outcome = encode(&records, None).and_then(|batch| {
             self.partition
                 .append_as_coordinator(batch, -1, self.leader_epoch, Clock::wall_ms())
                 .map_err(|refusal| refusal.code)
@@ -220,49 +215,28 @@ impl Shard {
         }
     }
 
+    /// Reads the partition and takes up the lead; false: the leadership is over.
     async fn load(self: &Arc<Self>) -> bool {
-        let started = Instant::now();
-        loop {
-            let shard = Arc::clone(self);
-            let loaded = tokio::task::spawn_blocking(move || {
-                let mut state = shard.state.lock();
-                if state.is_resigned {
-                    return Ok(None);
-                }
-                loading::load(&shard.partition, &mut state.machine).map(Some)
-            })
-            .await;
-            match loaded {
-                Ok(Ok(None)) => return false,
-                Ok(Ok(Some(loaded))) => {
-                    let mut state = self.state.lock();
-                    if state.is_resigned {
-                        return false;
-                    }
-                    state.is_loaded = true;
-                    let mut effects = Effects::default();
-                    state.machine.lead(self.now(), self.leader_epoch, &mut effects);
-                    self.execute(&mut state, effects);
-                    tracing::info!(
-                        partition = self.partition.index(),
-                        leader_epoch = self.leader_epoch,
-                        records = loaded.records,
-                        unknown = loaded.unknown,
-                        elapsed = ?started.elapsed(),
-                        "transaction coordinator loaded"
-                    );
-                    return true;
-                }
-                Ok(Err(error)) => {
-                    tracing::warn!(partition = self.partition.index(), %error, "transactions cannot be loaded yet; trying again");
-                }
-                Err(error) => tracing::error!(%error, "loading transactions failed"),
-            }
-            tokio::time::sleep(LOAD_RETRY_PAUSE).await;
-            if self.state.lock().is_resigned {
-                return false;
-            }
+        let config = self.state.lock().machine.config().clone();
+        let read = move |partition: &Partition| {
+            let mut machine = TransactionCoordinator::new(config.clone());
+            loading::load(partition, &mut machine).map(|loaded| (machine, loaded))
+        };
+        let is_resigned = || self.state.lock().phase.is_resigned();
+        let loaded = load_machine("transaction", &self.partition, self.leader_epoch, read, is_resigned).await;
+        let Some(mut machine) = loaded else { return false };
+        let mut state = self.state.lock();
+        if state.phase.is_resigned() {
+            return false;
         }
+        // It may have been changed while the partition was read.
+        machine.set_config(state.machine.config().clone());
+        state.machine = machine;
+        state.phase = Phase::Serving;
+        let mut effects = Effects::default();
+        state.machine.lead(self.now(), self.leader_epoch, &mut effects);
+        self.execute(&mut state, effects);
+        true
     }
 
     async fn serve(self: &Arc<Self>) {
@@ -279,7 +253,7 @@ impl Shard {
             }
             let now = Instant::now();
             let mut state = self.state.lock();
-            if state.is_resigned {
+            if state.phase.is_resigned() {
                 return;
             }
             let mut effects = Effects::default();
@@ -306,7 +280,7 @@ impl Shard {
     /// What to wait for: the commit of the oldest append, and the next deadline of timers or of that append.
     fn next_event(&self) -> Option<(Option<Arc<Waiter>>, Option<Instant>)> {
         let state = self.state.lock();
-        if state.is_resigned {
+        if state.phase.is_resigned() {
             return None;
         }
         let mut deadline = state.machine.next_deadline_ms().map(|at_ms| {
@@ -325,24 +299,7 @@ impl Shard {
     }
 }
 
-async fn wait_for(waiter: Option<Arc<Waiter>>) {
-    match waiter {
-        Some(waiter) => waiter.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
 impl State {
-    fn check(&self) -> Result<(), ErrorCode> {
-        if self.is_resigned {
-            Err(ErrorCode::NotCoordinator)
-        } else if self.is_loaded {
-            Ok(())
-        } else {
-            Err(ErrorCode::CoordinatorLoadInProgress)
-        }
-    }
-
     fn send(&mut self, replies: Vec<(RequestToken, Reply)>) {
         for (token, reply) in replies {
             if let Some(sender) = self.replies.remove(&token) {
@@ -351,16 +308,4 @@ impl State {
             }
         }
     }
-}
-
-/// One batch of a coordinator's records.
-fn encode(records: &[CoordinatorRecord]) -> Result<bytes::Bytes, ErrorCode> {
-    let mut builder = BatchBuilder::new(BatchOptions::default());
-    let now_ms = Clock::wall_ms();
-    for record in records {
-        builder
-            .add(now_ms, Some(&record.key), record.value.as_deref(), &[])
-            .map_err(|_| ErrorCode::RecordListTooLarge)?;
-    }
-    builder.finish().map_err(|_| ErrorCode::RecordListTooLarge)
 }

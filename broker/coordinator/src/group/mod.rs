@@ -20,6 +20,7 @@
 mod classic_member;
 mod command;
 mod consumer;
+mod consumer_timers;
 mod convert;
 mod convert_consumer;
 mod convert_share;

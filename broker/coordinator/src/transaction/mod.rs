@@ -172,6 +172,11 @@ impl TransactionCoordinator {
         self.config = config;
     }
 
+    /// The limits that it goes by.
+    pub fn config(&self) -> &TransactionConfig {
+        &self.config
+    }
+
     /// One committed record of the log.
     pub fn apply(&mut self, key: &Bytes, value: Option<&Bytes>) -> Result<Applied, RecordError> {
         self.durable.apply(key, value)

@@ -24,6 +24,8 @@ mod tests;
 #[cfg(test)]
 mod tests_access;
 #[cfg(test)]
+mod tests_brokers;
+#[cfg(test)]
 mod tests_features;
 #[cfg(test)]
 mod tests_reassign;

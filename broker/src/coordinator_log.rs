@@ -1,0 +1,187 @@
+//! What coordinators that keep their state in a partition have alike: how it is read when a leadership begins, in which
+//! phase that leadership is, how records become a batch, and what a client is told when a batch is not taken.
+//!
+//! The leader reads to the end of its log, also beyond the high watermark: what is there can only be lost together with
+//! this leadership, and an answer waits for the high watermark anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_coordinator::group::CoordinatorRecord;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::records::{BatchBuilder, BatchHeader, BatchOptions, Batches, Record};
+use tokio::time::Instant;
+
+use crate::replica::{Clock, Partition, Waiter};
+
+/// Pause before a load that failed is tried again.
+const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Bytes read at a time while a partition is loaded, as Kafka's `offsets.load.buffer.size`,
+/// `transaction.state.log.load.buffer.size` and `share.coordinator.load.buffer.size` have it by default.
+const LOAD_BYTES: usize = 5 * 1024 * 1024;
+
+/// How far a leadership has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The partition is being read.
+    Loading,
+    /// Commands are carried out.
+    Serving,
+    /// Another leads.
+    Resigned,
+}
+
+impl Phase {
+    /// Whether commands are carried out, or what whoever asks is told.
+    pub(crate) fn check(self) -> Result<(), ErrorCode> {
+        match self {
+            Self::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            Self::Serving => Ok(()),
+            Self::Resigned => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    pub(crate) fn is_resigned(self) -> bool {
+        self == Self::Resigned
+    }
+}
+
+/// What a record was for the machine that it was read into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It is part of the state now.
+    State,
+    /// It could not be understood, or is of a kind that is not kept.
+    Unknown,
+    /// It says nothing by itself: a marker, or a record without a key.
+    Nothing,
+}
+
+/// What a load found.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Loaded {
+    /// Records that are part of the state.
+    pub(crate) records: u64,
+    /// Records that could not be understood and were passed over.
+    pub(crate) unknown: u64,
+}
+
+/// Reads a partition from its first record to its last, in order; blocking reads of files.
+pub(crate) fn load(
+    partition: &Partition,
+    mut take: impl FnMut(&BatchHeader, &Record) -> Found,
+) -> Result<Loaded, ErrorCode> {
+    let mut loaded = Loaded::default();
+    let mut next_offset = 0;
+    while let Some(slice) = partition.read_own(next_offset, LOAD_BYTES, true)? {
+        let bytes = slice.to_bytes().map_err(|error| {
+            tracing::error!(topic = %partition.topic(), partition = partition.index(), %error, "cannot be read");
+            ErrorCode::KafkaStorageError
+        })?;
+        let before = next_offset;
+        for batch in Batches::new(bytes) {
+            let batch = batch.map_err(|_| ErrorCode::CorruptMessage)?;
+            for record in batch.records().map_err(|_| ErrorCode::CorruptMessage)? {
+                let record = record.map_err(|_| ErrorCode::CorruptMessage)?;
+                // A batch may begin before the offset that was asked for.
+                if record.offset < next_offset {
+                    continue;
+                }
+                match take(&batch.header, &record) {
+                    Found::State => loaded.records += 1,
+                    Found::Unknown => loaded.unknown += 1,
+                    Found::Nothing => {}
+                }
+            }
+            next_offset = next_offset.max(batch.header.next_offset());
+        }
+        if next_offset == before {
+            return Err(ErrorCode::CorruptMessage);
+        }
+    }
+    Ok(loaded)
+}
+
+/// A machine with all that its partition says, once that could be read: blocking, off the runtime's threads, and outside
+/// of any lock, so that whoever asks meanwhile is told at once that it is loading. `None`: the leadership is over.
+pub(crate) async fn load_machine<M: Send + 'static>(
+    coordinator: &'static str,
+    partition: &Arc<Partition>,
+    leader_epoch: i32,
+    read: impl Fn(&Partition) -> Result<(M, Loaded), ErrorCode> + Clone + Send + 'static,
+    is_resigned: impl Fn() -> bool,
+) -> Option<M> {
+    let started = Instant::now();
+    let index = partition.index();
+    while !is_resigned() {
+        let (read, partition) = (read.clone(), Arc::clone(partition));
+        match tokio::task::spawn_blocking(move || read(&partition)).await {
+            Ok(Ok((machine, Loaded { records, unknown }))) => {
+                let elapsed = started.elapsed();
+                tracing::info!(
+                    coordinator,
+                    partition = index,
+                    leader_epoch,
+                    records,
+                    unknown,
+                    ?elapsed,
+                    "coordinator loaded"
+                );
+                return Some(machine);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(coordinator, partition = index, %error, "cannot be loaded yet; trying again");
+            }
+            Err(error) => {
+                tracing::error!(coordinator, partition = index, %error, "loading failed; trying again");
+            }
+        }
+        tokio::time::sleep(LOAD_RETRY_PAUSE).await;
+    }
+    None
+}
+
+/// One batch of a coordinator's records; of a producer's transaction, where one (id and epoch) is named.
+pub(crate) fn encode(
+    records: &[CoordinatorRecord],
+    transaction: Option<(i64, i16)>,
+) -> Result<Bytes, ErrorCode> {
+    let mut options = BatchOptions::default();
+    if let Some((producer_id, producer_epoch)) = transaction {
+        options.producer_id = producer_id;
+        options.producer_epoch = producer_epoch;
+        options.transactional = true;
+    }
+    let mut builder = BatchBuilder::new(options);
+    let now_ms = Clock::wall_ms();
+    for record in records {
+        builder
+            .add(now_ms, Some(&record.key), record.value.as_deref(), &[])
+            .map_err(|_| ErrorCode::RecordListTooLarge)?;
+    }
+    builder.finish().map_err(|_| ErrorCode::RecordListTooLarge)
+}
+
+/// What a coordinator's client is told of an append that failed.
+pub(crate) fn append_refusal(code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+        ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::NotEnoughReplicas
+        | ErrorCode::NotEnoughReplicasAfterAppend
+        | ErrorCode::RequestTimedOut => ErrorCode::CoordinatorNotAvailable,
+        ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge | ErrorCode::InvalidFetchSize => {
+            ErrorCode::UnknownServerError
+        }
+        other => other,
+    }
+}
+
+/// Waits for a commit; for ever where there is none to wait for.
+pub(crate) async fn wait_for(waiter: Option<Arc<Waiter>>) {
+    match waiter {
+        Some(waiter) => waiter.wait().await,
+        None => std::future::pending().await,
+    }
+}
