@@ -1,6 +1,6 @@
 //! Calls to the other controllers: channels, envelopes, and openraft's network on top of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,12 +73,26 @@ pub(crate) struct Network {
     channels: Arc<Mutex<BTreeMap<String, RaftClient<Channel>>>>,
     /// Where the members are by the newest membership: a member may move.
     members: Arc<Mutex<BTreeMap<RaftId, String>>>,
+    silent: Arc<Mutex<Silent>>,
     dial: Dial,
+}
+
+/// The peers whose last call failed, so that the log says once that one went and once that it is back: heartbeats
+/// would repeat it ten times a second for as long as a node is away.
+#[derive(Default)]
+struct Silent(BTreeSet<RaftId>);
+
+impl Silent {
+    /// Takes note of how a call went; whether that is news.
+    fn learn(&mut self, peer: RaftId, answered: bool) -> bool {
+        if answered { self.0.remove(&peer) } else { self.0.insert(peer) }
+    }
 }
 
 impl Network {
     pub(crate) fn new(identity: Arc<Identity>, voters: Arc<BTreeMap<i32, String>>, dial: Dial) -> Self {
-        Self { identity, voters, channels: Arc::default(), members: Arc::default(), dial }
+        let (channels, members, silent) = Default::default();
+        Self { identity, voters, channels, members, silent, dial }
     }
 
     /// Takes note of where the members are, and forgets channels to where nobody is any more.
@@ -93,6 +107,7 @@ impl Network {
             members.values().any(|used| used == address) || self.voters.values().any(|used| used == address)
         };
         self.channels.lock().retain(|address, _| is_used(address));
+        self.silent.lock().0.retain(|peer| members.contains_key(peer));
         *known = members;
     }
 
@@ -181,6 +196,20 @@ impl Connection {
             .map_err(|error| unreachable(&error))
     }
 
+    /// Says in the log what is new about the peer.
+    fn announce<T>(&self, answer: &Result<T, Status>) {
+        if !self.network.silent.lock().learn(self.target, answer.is_ok()) {
+            return;
+        }
+        let controller = self.target.node_id;
+        match answer {
+            Ok(_) => tracing::info!(controller, "a controller answers again"),
+            Err(status) => {
+                tracing::warn!(controller, error = status.message(), "a controller does not answer");
+            }
+        }
+    }
+
     fn envelope(&self, payload: Bytes) -> Envelope {
         let identity = &self.network.identity;
         Envelope {
@@ -206,6 +235,7 @@ impl Connection {
             Call::PreVote => client.pre_vote(request).await,
             Call::Transfer => client.transfer_leader(request).await,
         };
+        self.announce(&answer);
         let answer = answer.map_err(|status| rpc_error(&status))?.into_inner();
         serde_json::from_slice(&answer.payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
@@ -290,4 +320,21 @@ impl RaftNetworkV2<TypeConfig> for Connection {
 pub(crate) struct SnapshotHead {
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_news_once_and_so_is_its_end() {
+        let mut silent = Silent::default();
+        let (one, two) = (RaftId { node_id: 1, incarnation: 7 }, RaftId { node_id: 2, incarnation: 7 });
+        assert!(!silent.learn(one, true), "whoever was never silent is not back");
+        assert!(silent.learn(one, false));
+        assert!(!silent.learn(one, false));
+        assert!(silent.learn(two, false));
+        assert!(silent.learn(one, true));
+        assert!(!silent.learn(one, true));
+    }
 }

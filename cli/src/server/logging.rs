@@ -9,8 +9,9 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 use crate::node_config::LogFormat;
 
-/// What is logged when the environment says nothing. What the libraries below us find worth a word at "info" is not.
-const LEVEL: &str = "info,openraft=warn,sled=warn";
+/// What is logged when the environment says nothing. What the libraries below us find worth a word is not: openraft
+/// warns of each heartbeat that fails, and the controller says once that a peer went and once that it is back.
+const LEVEL: &str = "info,openraft=error,sled=warn";
 
 /// Starts logging, and with an endpoint sending spans there: then within a runtime.
 pub(crate) fn start(format: LogFormat, otlp_endpoint: Option<&str>) {
