@@ -381,17 +381,20 @@ impl Clients {
         out.sends.push((from, to, read, None));
     }
 
+    /// What somebody knows of leaders.
+    pub fn hear_of(&mut self, leaders: &[(i32, i32)]) {
+        for (known, new) in self.leaders.iter_mut().zip(leaders) {
+            // Who knows a later epoch does not believe an earlier one.
+            if new.1 > known.1 || new.1 == known.1 && new.0 >= 0 {
+                *known = *new;
+            }
+        }
+    }
+
     /// A message for a client.
     pub fn receive(&mut self, now_us: u64, to: Node, from: Node, message: Message, out: &mut ClientOutbox) {
         match message {
-            Message::MetadataAnswer(leaders) => {
-                for (known, new) in self.leaders.iter_mut().zip(leaders) {
-                    // Who knows a later epoch does not believe an earlier one.
-                    if new.1 > known.1 || new.1 == known.1 && new.0 >= 0 {
-                        *known = new;
-                    }
-                }
-            }
+            Message::MetadataAnswer(leaders) => self.hear_of(&leaders),
             Message::Produced { id, partition, number, result } => {
                 let producer = usize::try_from(to - CLIENTS).unwrap_or(0);
                 let partition = usize::try_from(partition).unwrap_or(0);

@@ -300,6 +300,8 @@ impl Cluster {
     fn execute_transactors(&mut self, out: TransactorOutbox) {
         if let Some(transactors) = &mut self.transactors {
             self.clients.history.append(&mut transactors.history);
+            // What one client knows of a later leader the others know.
+            self.clients.hear_of(transactors.leaders());
         }
         for (from, to, message, order) in out.sends {
             self.send(from, to, message, order);
@@ -489,6 +491,9 @@ impl Cluster {
         self.is_mended = true;
         self.network.heal();
         self.quorum.slow_down(0);
+        if self.ambush.is_some() {
+            self.join_all();
+        }
         for id in 1..=self.plan.brokers {
             let broker = self.broker(id);
             (broker.paused_until_us, broker.slow_until_us) = (0, 0);

@@ -145,6 +145,11 @@ impl Transactors {
         })
     }
 
+    /// The leaders that they know, by partition.
+    pub fn leaders(&self) -> &[(i32, i32)] {
+        &self.leaders
+    }
+
     /// Whether nobody is in a transaction any more.
     pub fn is_quiet(&self) -> bool {
         self.processes.iter().all(|process| process.phase == Phase::Over)

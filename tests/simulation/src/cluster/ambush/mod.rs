@@ -272,7 +272,8 @@ impl Cluster {
         }
     }
 
-    fn join_all(&mut self) {
+    /// As if nothing had been laid.
+    pub(super) fn join_all(&mut self) {
         for id in 1..=self.plan.brokers {
             self.join(id);
             if !self.brokers[at(id)].is_up {
