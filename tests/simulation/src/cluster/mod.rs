@@ -325,6 +325,9 @@ impl Cluster {
 
     /// Runs to the end and judges.
     pub fn run(mut self) -> Outcome {
+        if self.trace {
+            eprintln!("{:?}", self.plan);
+        }
         let faults_end_us = 5_000_000 + self.plan.fault_ms * 1_000;
         let writes_end_us = faults_end_us + 5_000_000;
         let mut next_look_us = 0;

@@ -172,7 +172,10 @@ impl Broker {
                     let result = if is_done { Ok(wait.offset) } else { Err(problem_of(error)) };
                     (from, Message::Produced { id, partition: index, number, result })
                 }
-                Told::Coordinator { from, id } => (from, Message::MarkerWritten { id, error }),
+                Told::Coordinator { from, id, error: then } => {
+                    let error = if error == ErrorCode::None { then } else { error };
+                    (from, Message::MarkerWritten { id, error })
+                }
             };
             out.sends.push((own, to, answer));
             false

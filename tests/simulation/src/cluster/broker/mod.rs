@@ -100,8 +100,8 @@ pub struct Disk {
 #[derive(Debug, Clone, Copy)]
 enum Told {
     Client { from: Node, id: (u64, u64), number: u64 },
-    /// A marker's.
-    Coordinator { from: Node, id: u64 },
+    /// Of a marker: what is said when it is committed.
+    Coordinator { from: Node, id: u64, error: ErrorCode },
 }
 
 #[derive(Debug)]

@@ -119,6 +119,12 @@ impl Broker {
             }
             Verdict::Duplicate(known) => known.last_offset,
         };
+        if self.settings.trace && !matches!(batch.kind, Kind::Plain) {
+            let Batch { producer_id, producer_epoch, sequence, kind, .. } = batch;
+            out.notes.push(format!(
+                "partition {index}, offset {offset}: {verdict:?} {kind:?} of producer {producer_id} epoch {producer_epoch} sequence {sequence}"
+            ));
+        }
         partition.waits.extend(told.map(|told| AckWait { told, offset, epoch }));
         let end = partition.replica.log.end();
         if self.settings.machine.synced_only {

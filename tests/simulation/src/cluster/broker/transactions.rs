@@ -6,7 +6,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use super::serve::Admission;
-use super::{Broker, Outbox, Timer, Told};
+use super::{AckWait, Broker, Outbox, Timer, Told};
 use crate::cluster::batch::Batch;
 use crate::cluster::message::{MarkerRequest, Message, Question};
 use crate::cluster::network::Node;
@@ -128,10 +128,20 @@ impl Broker {
         out: &mut Outbox,
     ) {
         let admission = Admission::Marker(request.raises_epoch);
-        let told = Told::Coordinator { from, id };
-        if let Err(error) = self.append(now_us, request.partition, &request.batch, admission, Some(told), out)
+        let told = Told::Coordinator { from, id, error: ErrorCode::None };
+        let index = request.partition;
+        let Err(error) = self.append(now_us, index, &request.batch, admission, Some(told), out) else {
+            return;
+        };
+        if error == ErrorCode::InvalidProducerEpoch
+            && let Some(partition) = self.partitions.get_mut(&index)
         {
-            out.sends.push((self.id, from, Message::MarkerWritten { id, error }));
+            // It is there already, or something later is; as long as that is not committed it may be lost with this leader.
+            let (offset, epoch) =
+                (partition.replica.log.end() - 1, partition.replica.machine.leader_epoch());
+            partition.waits.push(AckWait { told: Told::Coordinator { from, id, error }, offset, epoch });
+            return self.release(now_us, index, out);
         }
+        out.sends.push((self.id, from, Message::MarkerWritten { id, error }));
     }
 }
