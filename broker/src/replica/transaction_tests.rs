@@ -8,6 +8,7 @@ use ottla_coordinator::transaction::verification::VerificationGuard;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::records::{BatchBuilder, BatchOptions};
 
+use super::read::FetchPartition;
 use super::test_images::{TOPIC, image};
 use super::*;
 

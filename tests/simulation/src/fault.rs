@@ -43,6 +43,8 @@ pub enum Fault {
     ReadsUnstable,
     /// A coordinator says, and has done, what it decided before that is committed.
     DecidesAlone,
+    /// A leader refuses a marker that it has already, before that one is committed.
+    RefusesEarly,
 }
 
 impl Fault {
@@ -62,8 +64,13 @@ impl Fault {
         Self::UncleanElection,
     ];
     /// Of transactions.
-    pub const OF_TRANSACTIONS: [Self; 4] =
-        [Self::NoVerification, Self::NoMarkerEpoch, Self::ReadsUnstable, Self::DecidesAlone];
+    pub const OF_TRANSACTIONS: [Self; 5] = [
+        Self::NoVerification,
+        Self::NoMarkerEpoch,
+        Self::ReadsUnstable,
+        Self::DecidesAlone,
+        Self::RefusesEarly,
+    ];
 
     /// The fault of this name.
     pub fn of_name(name: &str) -> Option<Self> {

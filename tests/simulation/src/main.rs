@@ -13,7 +13,7 @@ const USAGE: &str = "usage: ottla-simulation [--fault NAME] ...
   --seeds COUNT [--from N] [--family NAME]  simulated clusters with faults, one a seed; without a name of all families
   --seed N [--family NAME] [--trace] [--history]  one of them again; with what happens, or with its history as lines of JSON
   --faults                  which rule that is switched off is noticed how fast
-families: plain, transactions, and the ambushes deposed, overslept, relapse, echo, wiped, latefetch";
+families: plain, transactions, and the ambushes deposed, overslept, relapse, echo, wiped, latefetch, latemarker";
 
 struct Arguments(Vec<String>);
 

@@ -1,6 +1,6 @@
 //! What is compared at every step, when the mended cluster is at rest, and what is said in the end.
 
-use ottla_verify::{Checker, Header, Invariant, Report, State, Topic, VERSION};
+use ottla_verify::{Checker, Header, Invariant, Report, State, Topic, VERSION, Verdict};
 
 use super::message::Message;
 use super::{Cluster, Outcome, at};
@@ -107,6 +107,11 @@ impl Cluster {
         (0..self.plan.partitions).map(|index| end(index).unwrap_or(0)).collect()
     }
 
+    /// Among so many faults that not one transaction was committed: nothing is proven, which is no fault.
+    fn has_hardly_run(&self) -> bool {
+        self.plan.transactions.is_some() && self.oracle.counts().0 == 0
+    }
+
     pub(super) fn judge(mut self) -> Outcome {
         let header = Header {
             version: VERSION,
@@ -127,7 +132,7 @@ impl Cluster {
         let report = check(&history);
         let problem = self.problem.clone().or_else(|| match &report {
             Err(error) => Some(format!("the history cannot be checked: {error}")),
-            Ok(report) => verdict(report, self.plan.idempotent),
+            Ok(report) => verdict(report, self.plan.idempotent, self.has_hardly_run()),
         });
         let leader_changes = (0..self.plan.partitions)
             .filter_map(|index| metadata::partition(self.quorum.latest(), index))
@@ -163,9 +168,16 @@ fn check(history: &[ottla_verify::Event]) -> Result<Report, ottla_verify::Histor
 }
 
 /// Every invariant must be proven, but the one that plain producers are not promised.
-fn verdict(report: &Report, idempotent: bool) -> Option<String> {
-    let needed = |invariant: Invariant| idempotent || invariant != Invariant::NoDuplicates;
-    report.verdicts.iter().find(|verdict| verdict.state != State::Held && needed(verdict.invariant)).map(
-        |verdict| format!("{:?} {:?}: {}", verdict.invariant, verdict.state, verdict.examples.join("; ")),
-    )
+fn verdict(report: &Report, idempotent: bool, has_hardly_run: bool) -> Option<String> {
+    let is_bad = |verdict: &&Verdict| match verdict.state {
+        State::Held => false,
+        State::Refuted => idempotent || verdict.invariant != Invariant::NoDuplicates,
+        State::Unproven => {
+            !has_hardly_run && (idempotent || verdict.invariant != Invariant::NoDuplicates)
+        }
+    };
+    let tell = |verdict: &Verdict| {
+        format!("{:?} {:?}: {}", verdict.invariant, verdict.state, verdict.examples.join("; "))
+    };
+    report.verdicts.iter().find(is_bad).map(tell)
 }

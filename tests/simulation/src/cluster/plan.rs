@@ -145,6 +145,9 @@ impl Plan {
         match family {
             Family::Plain => plan,
             Family::Transactions => plan.with_transactions(),
+            Family::Ambush(Ambush::LateMarker) => {
+                plan.with_ambush(Ambush::LateMarker).with_transactions().with_steady_producers()
+            }
             Family::Ambush(ambush) => plan.with_ambush(ambush),
         }
     }
@@ -178,6 +181,13 @@ impl Plan {
             successors: random.between(0, 120),
         };
         Self { idempotent: true, producers: 0, transactions: Some(transactions), ..self }
+    }
+
+    /// No process is replaced, and each transaction has an epoch of its own.
+    fn with_steady_producers(self) -> Self {
+        let steady =
+            |transactions| Transactions { is_version_2: true, successors: 0, timeout_ms: 10_000, ..transactions };
+        Self { transactions: self.transactions.map(steady), ..self }
     }
 
     fn with_ambush(self, ambush: Ambush) -> Self {

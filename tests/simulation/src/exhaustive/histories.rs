@@ -4,7 +4,7 @@
 
 use super::script::Step::{
     self, Append, Apply, BreakProposal, DeliverAnswer, DeliverFetch, DeliverLateProposal, DeliverProposal,
-    Fence, Fetch, FetchLate, Heartbeat, LeaseEnds, PowerLoss, Rebalance, Restart, Tick,
+    Fence, Fetch, FetchLate, Heartbeat, Lag, LeaseEnds, PowerLoss, Rebalance, Restart, Tick,
 };
 use super::world::Scenario;
 use crate::fault::Fault;
@@ -50,6 +50,7 @@ pub fn histories() -> Vec<History> {
         wiped_and_eligible(),
         late_fetch(),
         refused_proposal(),
+        own_decision(),
     ]
 }
 
@@ -145,5 +146,16 @@ fn refused_proposal() -> History {
         beginning: steps(&[&PROPOSED, &refused, &COMMITTED_BY_3, &BACK]),
         end: steps(&[&[DeliverLateProposal], &TO_2]),
         scenario: Scenario { appends: 0, lease_ends: 1, ..Scenario::new("after a member was refused", 8) },
+    }
+}
+
+/// 2 lags. The leader wants it out of the ISR, and does not wait for the controller.
+fn own_decision() -> History {
+    History {
+        name: "a leader counts without a member before the controller does",
+        shows: Fault::NoController,
+        beginning: vec![Append(1), Fetch(3), Lag, Fetch(3), Tick(1)],
+        end: TO_2.to_vec(),
+        scenario: Scenario { appends: 0, lease_ends: 1, ..Scenario::new("after a follower lags", 7) },
     }
 }

@@ -40,6 +40,8 @@ pub enum Step {
     Restart(i32),
     /// Leadership goes home.
     Rebalance,
+    /// `replica.lag.time.max.ms` passes.
+    Lag,
 }
 
 impl World {
@@ -96,6 +98,7 @@ impl World {
             Step::PowerLoss(id, keep) => Event::PowerLoss(id, keep),
             Step::Restart(id) => Event::Restart(id),
             Step::Rebalance => Event::Rebalance,
+            Step::Lag => Event::LagPasses,
         };
         if self.events().contains(&event) { vec![event] } else { Vec::new() }
     }

@@ -29,12 +29,21 @@ pub enum Ambush {
     Wiped,
     /// See the scripts.
     LateFetch,
+    /// See the scripts.
+    LateMarker,
 }
 
 impl Ambush {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Deposed, Self::Overslept, Self::Relapse, Self::Echo, Self::Wiped, Self::LateFetch];
+    pub const ALL: [Self; 7] = [
+        Self::Deposed,
+        Self::Overslept,
+        Self::Relapse,
+        Self::Echo,
+        Self::Wiped,
+        Self::LateFetch,
+        Self::LateMarker,
+    ];
 }
 
 /// A replica of the partition, by its place.
@@ -52,6 +61,8 @@ pub(super) enum Caught {
     Proposal { is_kept: bool },
     /// A fetch of the third replica from the second, for more than the first replica has.
     Fetch,
+    /// A marker for the partition.
+    Marker,
 }
 
 /// One move.
@@ -108,6 +119,10 @@ pub(super) enum Until {
     ProposalCaught,
     /// The fetch is caught.
     FetchCaught,
+    /// The marker is caught.
+    MarkerCaught,
+    /// The producer of the marker has the next transaction open where the marker went.
+    OpenAgain,
     /// The log of this one is longer than that of the first.
     HasMore(Who),
     /// It follows the first replica and has nothing that is not there.
@@ -177,8 +192,9 @@ impl Cluster {
     /// A message on its way: none, if an ambush keeps it.
     pub(super) fn catch(&mut self, from: Node, to: Node, message: Message) -> Option<Message> {
         let catching = self.ambush.as_ref().and_then(|ambush| ambush.catching);
-        let Some(catching) = catching.filter(|_| matches!(message, Message::Alter { .. } | Message::Fetch { .. }))
-        else {
+        let is_of_interest =
+            matches!(message, Message::Alter { .. } | Message::Fetch { .. } | Message::WriteMarker { .. });
+        let Some(catching) = catching.filter(|_| is_of_interest) else {
             return Some(message);
         };
         let (first, second, third) = (self.who(Who::First), self.who(Who::Second), self.who(Who::Third));
@@ -192,6 +208,9 @@ impl Cluster {
             (Message::Fetch { partition, request, .. }, Caught::Fetch) => {
                 let is_more = request.offset > end_of_first;
                 (*partition == ambush.partition && from == third && to == second && is_more, false)
+            }
+            (Message::WriteMarker { request, .. }, Caught::Marker) => {
+                (request.partition == ambush.partition, false)
             }
             _ => (false, false),
         };
@@ -386,10 +405,20 @@ impl Cluster {
                     })
             }
             Until::Awake(who) => self.brokers[at(self.who(who))].paused_until_us <= self.now_us,
-            Until::ProposalCaught | Until::FetchCaught => ambush.is_caught,
+            Until::ProposalCaught | Until::FetchCaught | Until::MarkerCaught => ambush.is_caught,
+            Until::OpenAgain => self.is_open_again(ambush),
             Until::HasMore(who) => self.end_of(self.who(who)) > self.end_of(self.who(Who::First)),
             Until::FollowsWith(who) => self.is_prefix(self.who(who), self.who(Who::First)),
         }
+    }
+
+    fn is_open_again(&self, ambush: &AmbushState) -> bool {
+        let Some((_, to, Message::WriteMarker { request, .. })) = &ambush.caught else { return false };
+        let Some(partition) = self.brokers[at(*to)].partitions.get(&ambush.partition) else { return false };
+        let producer = partition.producers.state.producer(request.batch.producer_id);
+        producer.is_some_and(|known| {
+            known.epoch == request.batch.producer_epoch && known.transaction_start.is_some()
+        })
     }
 
     /// Whether one follows the other, and the other has all of its log.

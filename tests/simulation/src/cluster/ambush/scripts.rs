@@ -7,7 +7,7 @@ use Move::{
     Sleep, Start, Wait,
 };
 use Until::{
-    Awake, FetchCaught, FollowsWith, HasMore, InSync, Leads, Out, ProposalCaught, Repaired, SettledOn, Unfenced,
+    Awake, FetchCaught, FollowsWith, HasMore, InSync, Leads, MarkerCaught, OpenAgain, Out, ProposalCaught, Repaired, SettledOn, Unfenced,
 };
 use Who::{First, Second, Third};
 
@@ -119,6 +119,10 @@ const LATE_FETCH: &[Move] = &[
     JoinAll,
 ];
 
+/// A marker comes a second time, in the midst of the next transaction of its producer.
+const LATE_MARKER: &[Move] =
+    &[Catch(Caught::Marker), Wait(MarkerCaught), Wait(OpenAgain), Release, Pause(300), JoinAll];
+
 impl Ambush {
     /// Its moves; before each round the partition is whole and led by its preferred leader.
     pub(super) fn moves(self) -> &'static [Move] {
@@ -129,6 +133,7 @@ impl Ambush {
             Self::Echo => ECHO,
             Self::Wiped => WIPED,
             Self::LateFetch => LATE_FETCH,
+            Self::LateMarker => LATE_MARKER,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ottla_coordinator::transaction::verification::Verifications;
 use ottla_metadata::image::MetadataImage;
-use ottla_replica::{AckState, Effect, Effects, Input, Now};
+use ottla_replica::{AckState, Effect, Effects, Input, IsrAnswer, IsrState, Now};
 use ottla_wire::error_code::ErrorCode;
 
 use super::serve::problem_of;
@@ -112,6 +112,13 @@ impl Broker {
                     if self.settings.fault == Fault::NoBrokerEpoch {
                         isr.iter_mut().for_each(|member| member.broker_epoch = -1);
                     }
+                    if self.settings.fault == Fault::NoController {
+                        let isr = isr.iter().map(|member| member.broker).collect();
+                        let state = IsrState { leader_epoch, partition_epoch, isr };
+                        let answer = IsrAnswer::Accepted(state);
+                        let input = Input::IsrAnswered { leader_epoch, partition_epoch, answer };
+                        self.step(now_us, index, input, out);
+                    }
                     self.next_id += 1;
                     let id = self.next_id;
                     self.proposals.insert(id, (index, leader_epoch, partition_epoch));
@@ -152,6 +159,15 @@ impl Broker {
                 _ => {}
             }
         }
+    }
+
+    /// Reports a fact to the machine of a partition.
+    fn step(&mut self, now_us: u64, index: i32, input: Input, out: &mut Outbox) {
+        let (now, fault) = (self.now(now_us), self.settings.fault);
+        let Some(partition) = self.partitions.get_mut(&index) else { return };
+        let mut effects = Effects::new();
+        partition.replica.step(now, input, fault, &mut effects);
+        self.execute(now_us, index, effects, out);
     }
 
     /// Acknowledgements whose time has come.

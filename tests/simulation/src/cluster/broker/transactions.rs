@@ -134,6 +134,7 @@ impl Broker {
             return;
         };
         if error == ErrorCode::InvalidProducerEpoch
+            && self.settings.fault != Fault::RefusesEarly
             && let Some(partition) = self.partitions.get_mut(&index)
         {
             // It is there already, or something later is; as long as that is not committed it may be lost with this leader.
