@@ -172,8 +172,8 @@ fn try_faults() -> bool {
             }
         }
         for family in Family::all() {
-            let found =
-                (0..SEEDS_MAX).find_map(|seed| Some((seed, cluster::run(family, seed, fault, false).problem?)));
+            let found = (0..SEEDS_MAX)
+                .find_map(|seed| Some((seed, cluster::run(family, seed, fault, false).problem?)));
             if let Some((seed, problem)) = found {
                 println!("  family {}, seed {seed}: {problem}", family.name());
                 is_found = true;

@@ -52,8 +52,7 @@ fn transactions_are_whole_and_none_hangs() {
 #[test]
 fn ambushes_are_survived() {
     for ambush in Ambush::ALL {
-        let sprung: u64 =
-            (0..SEEDS_OF_AMBUSHES).map(|seed| run(Family::Ambush(ambush), seed).ambushes).sum();
+        let sprung: u64 = (0..SEEDS_OF_AMBUSHES).map(|seed| run(Family::Ambush(ambush), seed).ambushes).sum();
         println!("{ambush:?}: {sprung} times");
         assert!(sprung >= SEEDS_OF_AMBUSHES, "{ambush:?}: sprung {sprung} times only");
     }

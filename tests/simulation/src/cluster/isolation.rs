@@ -24,7 +24,8 @@ pub fn given(
         if let Kind::Marker { commit: false, .. } = payload.kind {
             passing_over.remove(&payload.producer_id);
         }
-        let is_passed = committed && payload.is_transactional() && passing_over.contains(&payload.producer_id);
+        let is_passed =
+            committed && payload.is_transactional() && passing_over.contains(&payload.producer_id);
         if payload.is_data() && !is_passed {
             runs.push((offset, payload.writer, payload.number, 1));
         }

@@ -172,9 +172,7 @@ fn verdict(report: &Report, idempotent: bool, has_hardly_run: bool) -> Option<St
     let is_bad = |verdict: &&Verdict| match verdict.state {
         State::Held => false,
         State::Refuted => idempotent || verdict.invariant != Invariant::NoDuplicates,
-        State::Unproven => {
-            !has_hardly_run && (idempotent || verdict.invariant != Invariant::NoDuplicates)
-        }
+        State::Unproven => !has_hardly_run && (idempotent || verdict.invariant != Invariant::NoDuplicates),
     };
     let tell = |verdict: &Verdict| {
         format!("{:?} {:?}: {}", verdict.invariant, verdict.state, verdict.examples.join("; "))

@@ -185,8 +185,12 @@ impl Plan {
 
     /// No process is replaced, and each transaction has an epoch of its own.
     fn with_steady_producers(self) -> Self {
-        let steady =
-            |transactions| Transactions { is_version_2: true, successors: 0, timeout_ms: 10_000, ..transactions };
+        let steady = |transactions| Transactions {
+            is_version_2: true,
+            successors: 0,
+            timeout_ms: 10_000,
+            ..transactions
+        };
         Self { transactions: self.transactions.map(steady), ..self }
     }
 

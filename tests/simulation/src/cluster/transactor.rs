@@ -487,8 +487,7 @@ impl Transactors {
         self.fenced += 1;
         self.over(now_us, at, error);
         let id = self.processes[at].id;
-        let is_alone =
-            !self.processes.iter().any(|process| process.id == id && process.phase != Phase::Over);
+        let is_alone = !self.processes.iter().any(|process| process.id == id && process.phase != Phase::Over);
         if is_alone {
             out.timers.push((self.random.between(100_000, 1_000_000), TransactorTimer::Succeed(id)));
         }
@@ -585,8 +584,7 @@ impl Transactors {
         let process = &mut self.processes[at];
         let Some(transaction) = process.transaction.take() else { return };
         process.failures = 0;
-        let outcome =
-            if transaction.wants_commit { Outcome::Committed } else { Outcome::Aborted };
+        let outcome = if transaction.wants_commit { Outcome::Committed } else { Outcome::Aborted };
         self.history.push(Event::Ended { t: now_us, x: transaction.number, outcome });
         if version_2 {
             process.producer = (reply.producer_id, reply.producer_epoch);

@@ -25,8 +25,7 @@ pub struct History {
 }
 
 /// Broker 2 has left the ISR and is back; its leader's proposal to take it in again is on its way.
-const PROPOSED: [Step; 7] =
-    [LeaseEnds(2), Fence(2), Apply(1), Apply(2), Heartbeat(2), Apply(1), Fetch(2)];
+const PROPOSED: [Step; 7] = [LeaseEnds(2), Fence(2), Apply(1), Apply(2), Heartbeat(2), Apply(1), Fetch(2)];
 
 /// A record that 1 and 3 have, and that is acknowledged.
 const COMMITTED_BY_3: [Step; 3] = [Append(1), Fetch(3), Fetch(3)];
@@ -91,11 +90,7 @@ fn late_proposal() -> History {
         shows: Fault::NoPartitionEpoch,
         beginning: steps(&[&PROPOSED, &accepted, &left, &COMMITTED_BY_3, &BACK]),
         end: steps(&[&[DeliverLateProposal], &TO_2]),
-        scenario: Scenario {
-            appends: 0,
-            lease_ends: 1,
-            ..Scenario::new("after a member has left again", 8)
-        },
+        scenario: Scenario { appends: 0, lease_ends: 1, ..Scenario::new("after a member has left again", 8) },
     }
 }
 
@@ -131,7 +126,11 @@ fn late_fetch() -> History {
         shows: Fault::NoEpochCheck,
         beginning: steps(&[&to_2, &joined, &said, &home, &[Fence(1), Apply(1), Apply(2), Apply(3)]]),
         end: vec![DeliverFetch(3), LeaseEnds(2), Fence(2), Apply(3)],
-        scenario: Scenario { appends: 0, lease_ends: 1, ..Scenario::new("after a leader that nobody missed", 8) },
+        scenario: Scenario {
+            appends: 0,
+            lease_ends: 1,
+            ..Scenario::new("after a leader that nobody missed", 8)
+        },
     }
 }
 

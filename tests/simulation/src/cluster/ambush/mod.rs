@@ -384,7 +384,8 @@ impl Cluster {
         match until {
             Until::Repaired => self.is_repaired(),
             Until::Out(who) => {
-                metadata::is_fenced(image, self.who(who)) && (!in_sync(self.who(who)) || partition.isr.len() == 1)
+                metadata::is_fenced(image, self.who(who))
+                    && (!in_sync(self.who(who)) || partition.isr.len() == 1)
             }
             Until::InSync(who) => in_sync(self.who(who)),
             Until::Unfenced(who) => {

@@ -7,19 +7,14 @@ use Move::{
     Sleep, Start, Wait,
 };
 use Until::{
-    Awake, FetchCaught, FollowsWith, HasMore, InSync, Leads, MarkerCaught, OpenAgain, Out, ProposalCaught, Repaired, SettledOn, Unfenced,
+    Awake, FetchCaught, FollowsWith, HasMore, InSync, Leads, MarkerCaught, OpenAgain, Out, ProposalCaught,
+    Repaired, SettledOn, Unfenced,
 };
 use Who::{First, Second, Third};
 
 /// A leader is cut off from the controllers only, and its followers do not hear who leads now.
-const DEPOSED: &[Move] = &[
-    Freeze(Second),
-    Freeze(Third),
-    CutFromControllers(First),
-    Wait(Out(First)),
-    Pause(1_500),
-    JoinAll,
-];
+const DEPOSED: &[Move] =
+    &[Freeze(Second), Freeze(Third), CutFromControllers(First), Wait(Out(First)), Pause(1_500), JoinAll];
 
 /// As [`DEPOSED`], but the leader's process stands still until long after its lease: it does not know how late it is.
 const OVERSLEPT: &[Move] = &[

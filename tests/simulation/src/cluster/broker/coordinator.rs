@@ -171,14 +171,7 @@ impl Broker {
     }
 
     /// A leader's question.
-    pub(super) fn asked(
-        &mut self,
-        now_us: u64,
-        from: Node,
-        id: u64,
-        question: &Question,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn asked(&mut self, now_us: u64, from: Node, id: u64, question: &Question, out: &mut Outbox) {
         let Question { transactional_id, producer_id, producer_epoch, .. } = question;
         let (producer_id, producer_epoch) = (*producer_id, *producer_epoch);
         let partitions = vec![partition_of(question.partition)];
@@ -234,17 +227,10 @@ impl Broker {
     }
 
     /// What became of a marker.
-    pub(super) fn marker_written(
-        &mut self,
-        now_us: u64,
-        id: u64,
-        outcome: MarkerOutcome,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn marker_written(&mut self, now_us: u64, id: u64, outcome: MarkerOutcome, out: &mut Outbox) {
         let Some(sent) = self.sent_markers.remove(&id) else { return };
         let now = self.coordinator_now(now_us);
-        let shard =
-            self.shards.get_mut(&sent.index).filter(|shard| shard.leader_epoch == sent.leader_epoch);
+        let shard = self.shards.get_mut(&sent.index).filter(|shard| shard.leader_epoch == sent.leader_epoch);
         let Some(shard) = shard.filter(|shard| shard.is_loaded) else { return };
         let mut effects = Effects::default();
         let outcomes = [(partition_of(sent.partition), outcome)];
@@ -302,7 +288,8 @@ impl Broker {
         let (now, fault) = (self.coordinator_now(now_us), self.settings.fault);
         let Some(partition) = self.partitions.get(&index) else { return };
         while let Some(front) = shard.in_flight.front() {
-            let state = partition.replica.ack_state(self.now(now_us), shard.leader_epoch, front.offset, fault);
+            let state =
+                partition.replica.ack_state(self.now(now_us), shard.leader_epoch, front.offset, fault);
             let fate = match state {
                 _ if fault == Fault::DecidesAlone => None,
                 AckState::Done => None,
@@ -324,13 +311,7 @@ impl Broker {
         }
     }
 
-    fn reply(
-        &self,
-        _now_us: u64,
-        shard: &mut Shard,
-        replies: Vec<(RequestToken, Reply)>,
-        out: &mut Outbox,
-    ) {
+    fn reply(&self, _now_us: u64, shard: &mut Shard, replies: Vec<(RequestToken, Reply)>, out: &mut Outbox) {
         for (token, reply) in replies {
             match (shard.origins.remove(&token), reply) {
                 (Some(Origin::Client(to, id)), reply) => {

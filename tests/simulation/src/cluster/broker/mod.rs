@@ -99,9 +99,17 @@ pub struct Disk {
 /// Who waits for an append.
 #[derive(Debug, Clone, Copy)]
 enum Told {
-    Client { from: Node, id: (u64, u64), number: u64 },
+    Client {
+        from: Node,
+        id: (u64, u64),
+        number: u64,
+    },
     /// Of a marker: what is said when it is committed.
-    Coordinator { from: Node, id: u64, error: ErrorCode },
+    Coordinator {
+        from: Node,
+        id: u64,
+        error: ErrorCode,
+    },
 }
 
 #[derive(Debug)]

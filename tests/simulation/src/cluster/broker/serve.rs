@@ -65,9 +65,9 @@ fn admit(
         return Ok(None);
     }
     let known = producers.producer(producer_id);
-    if known.is_some_and(|known| {
-        epoch < known.epoch || epoch == known.epoch && known.transaction_start.is_some()
-    }) {
+    if known
+        .is_some_and(|known| epoch < known.epoch || epoch == known.epoch && known.transaction_start.is_some())
+    {
         // One of an older epoch is refused by the log.
         return Ok(None);
     }

@@ -138,8 +138,7 @@ impl Broker {
             && let Some(partition) = self.partitions.get_mut(&index)
         {
             // It is there already, or something later is; as long as that is not committed it may be lost with this leader.
-            let (offset, epoch) =
-                (partition.replica.log.end() - 1, partition.replica.machine.leader_epoch());
+            let (offset, epoch) = (partition.replica.log.end() - 1, partition.replica.machine.leader_epoch());
             partition.waits.push(AckWait { told: Told::Coordinator { from, id, error }, offset, epoch });
             return self.release(now_us, index, out);
         }

@@ -150,7 +150,8 @@ impl Quorum {
 
     /// Who leads.
     pub fn leader(&self) -> Option<Node> {
-        let leads = |member: &Member| member.is_up && member.reign.is_some() && member.term == Some(self.term);
+        let leads =
+            |member: &Member| member.is_up && member.reign.is_some() && member.term == Some(self.term);
         self.members.iter().position(leads).map(Self::node)
     }
 
