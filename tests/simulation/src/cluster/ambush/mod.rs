@@ -326,7 +326,9 @@ impl Cluster {
             Move::JoinAll => self.join_all(),
             Move::Freeze(who) => {
                 let id = self.who(who);
-                self.ambush.iter_mut().for_each(|ambush| ambush.frozen.push(id));
+                if let Some(ambush) = &mut self.ambush {
+                    ambush.frozen.push(id);
+                }
             }
             Move::Sleep(who) => {
                 let id = self.who(who);

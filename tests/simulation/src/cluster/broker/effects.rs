@@ -110,7 +110,9 @@ impl Broker {
             match effect {
                 Effect::ProposeIsr { mut isr, leader_epoch, partition_epoch } => {
                     if self.settings.fault == Fault::NoBrokerEpoch {
-                        isr.iter_mut().for_each(|member| member.broker_epoch = -1);
+                        for member in &mut isr {
+                            member.broker_epoch = -1;
+                        }
                     }
                     if self.settings.fault == Fault::NoController {
                         let isr = isr.iter().map(|member| member.broker).collect();
