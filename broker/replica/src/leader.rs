@@ -135,6 +135,10 @@ impl Leader {
         out: &mut Effects,
     ) {
         if partition_epoch > self.partition_epoch {
+            if isr == self.isr {
+                // The controller refused a member and voided the proposal; its answer is still on its way.
+                self.revert(now_ms);
+            }
             let leader_epoch = self.leader_epoch;
             self.commit(IsrState { leader_epoch, partition_epoch, isr }, out);
         }

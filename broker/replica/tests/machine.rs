@@ -223,6 +223,20 @@ fn ineligible_reverts_to_the_committed_isr_and_is_not_retried_at_every_fetch() {
     assert!(matches!(step(&mut machine, at(600), fetched(3, 100))[..], [Effect::ProposeIsr { .. }]));
 }
 
+/// The controller raises the partition epoch when it refuses a member, and the image may overtake its answer.
+#[test]
+fn an_image_that_voids_a_proposal_is_taken_for_a_refusal() {
+    let mut machine = leader(&[1, 2]);
+    step(&mut machine, at(2), fetched(3, 100));
+    step(&mut machine, at(2), fetched(2, 100));
+    step(&mut machine, at(3), Input::Assigned(assignment(1, (5, 11), &[1, 2], 100)));
+    assert_eq!((machine.maximal_isr(), machine.has_pending_isr()), (vec![1, 2], false));
+    assert_eq!(step(&mut machine, at(4), answered(IsrAnswer::Ineligible)), [], "of an epoch that is over");
+    assert_eq!(step(&mut machine, at(5), fetched(3, 100)), [], "not at every fetch");
+    let effects = step(&mut machine, at(600), fetched(3, 100));
+    assert!(matches!(effects[..], [Effect::ProposeIsr { partition_epoch: 11, .. }]), "{effects:?}");
+}
+
 #[test]
 fn a_lagging_follower_leaves_only_when_the_controller_says_so() {
     let mut machine = leader(&[1, 2, 3]);

@@ -49,7 +49,7 @@ pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
 pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
 pub use sessions::{FetchAnswer, FetchRequest, FetchSessions, Permits};
 pub use shared::{Counter, LogDir, PartitionId, ReplicaCounters, ReplicaShared};
-pub use transactions::{ActiveProducer, EndMarker, Standing};
+pub use transactions::{ActiveProducer, EndMarker, RefusedMarker, Standing};
 pub use waiter::Waiter;
 
 #[cfg(test)]

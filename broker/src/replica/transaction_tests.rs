@@ -8,6 +8,7 @@ use ottla_coordinator::transaction::verification::VerificationGuard;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::records::{BatchBuilder, BatchOptions};
 
+use super::read::FetchPartition;
 use super::test_images::{TOPIC, image};
 use super::*;
 
@@ -15,19 +16,24 @@ const PRODUCER: i64 = 7;
 
 struct Node {
     partition: Arc<Partition>,
-    _manager: Arc<ReplicaManager>,
+    manager: Arc<ReplicaManager>,
     _dir: tempfile::TempDir,
 }
 
 /// Broker 1, alone in the ISR of a partition that it leads.
 fn node() -> Node {
+    node_in_sync_with(&[1])
+}
+
+/// Broker 1, which leads a partition with this ISR.
+fn node_in_sync_with(isr: &[i32]) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let grant = Arc::new(Grant::new());
     grant.renew_lease(u64::MAX);
     let options = ReplicaOptions::new(1, vec![dir.path().to_owned()]);
     let manager = ReplicaManager::open(options, Arc::new(BTreeMap::new()), grant).unwrap();
-    manager.apply_image(&image(1, 1, 1, (5, 0), &[1]), None);
-    Node { partition: manager.by_name(TOPIC, 0).unwrap(), _manager: manager, _dir: dir }
+    manager.apply_image(&image(1, 1, 1, (5, 0), isr), None);
+    Node { partition: manager.by_name(TOPIC, 0).unwrap(), manager, _dir: dir }
 }
 
 fn batch(epoch: i16, sequence: i32) -> Bytes {
@@ -63,6 +69,23 @@ impl Node {
     fn end(&self, marker: EndMarker) -> Result<i64, ErrorCode> {
         let appended = self.partition.append_marker(marker, Clock::wall_ms());
         appended.map(|appended| appended.base_offset).map_err(|refusal| refusal.code)
+    }
+
+    /// The follower asks for what is behind this offset: it has what is before.
+    fn fetched_by_2(&self, offset: i64) {
+        self.partition.fetch(&FetchPartition {
+            offset,
+            bytes_max: 1 << 20,
+            current_leader_epoch: 5,
+            last_fetched_epoch: 5,
+            log_start_offset: 0,
+            isolation: Isolation::ReadUncommitted,
+            replica: Some(FetchingReplica { broker_id: 2, broker_epoch: 20 }),
+            is_eligible: true,
+            allow_follower: false,
+            preferred_read_replica: -1,
+            at_least_one_batch: true,
+        });
     }
 
     fn stable_end(&self) -> i64 {
@@ -113,6 +136,26 @@ fn an_end_of_version_2_keeps_what_is_late_out_of_the_next_transaction() {
     assert_eq!(node.end(marker(2, true, true)), Ok(3));
     let known = node.partition.active_producers().unwrap();
     assert_eq!((known.len(), known[0].producer_epoch, known[0].transaction_start_offset), (1, 2, -1));
+}
+
+/// The coordinator gave up waiting and sent its marker again. It is there, but if this leader is deposed now it is not: who
+/// takes the refusal for the end of the transaction leaves it open for ever.
+#[test]
+fn a_marker_that_is_there_already_counts_only_when_it_is_committed() {
+    let node = node_in_sync_with(&[1, 2]);
+    let guard = node.ask(0, None);
+    assert_eq!(node.append(0, 0, Some(guard)), Ok(0));
+    assert_eq!(node.end(marker(1, true, true)), Ok(1));
+    let refused = node.partition.append_marker(marker(1, true, true), Clock::wall_ms()).unwrap_err();
+    let known = refused.known.unwrap();
+    assert_eq!((refused.code, known.last_offset), (ErrorCode::InvalidProducerEpoch, 1));
+    assert_eq!(node.partition.ack_result(&known), AckState::Pending);
+    node.fetched_by_2(1);
+    assert_eq!(node.partition.ack_result(&known), AckState::Pending);
+    node.fetched_by_2(2);
+    assert_eq!(node.partition.ack_result(&known), AckState::Done);
+    node.manager.apply_image(&image(1, 1, 2, (6, 1), &[1, 2]), None);
+    assert!(matches!(node.partition.ack_result(&known), AckState::Failed(_)));
 }
 
 #[test]

@@ -42,6 +42,17 @@ pub struct EndMarker {
     pub raises_epoch: bool,
 }
 
+/// Why a marker is not appended.
+#[derive(Debug, Clone)]
+pub struct RefusedMarker {
+    /// Kafka's error.
+    pub code: ErrorCode,
+    /// The producer is past the marker's epoch: this marker is in the log already, or a later one. As long as that is not
+    /// committed it may be lost with this leader, and the transaction would be open again; so the refusal holds only when this
+    /// is committed.
+    pub known: Option<AppendedRecords>,
+}
+
 /// Where a producer's transaction stands in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -165,7 +176,31 @@ impl Partition {
     }
 
     /// Appends the marker that ends a transaction, as the leader. Then wait for it as for acks=all.
-    pub fn append_marker(&self, marker: EndMarker, now_ms: i64) -> Result<AppendedRecords, ProduceRefusal> {
+    pub fn append_marker(&self, marker: EndMarker, now_ms: i64) -> Result<AppendedRecords, RefusedMarker> {
+        let leader_epoch = self.lock().machine.leader_epoch();
+        self.try_append_marker(marker, now_ms).map_err(|refusal| {
+            let is_past = refusal.code == ErrorCode::InvalidProducerEpoch;
+            let known = is_past.then(|| self.end_as_appended(leader_epoch)).flatten();
+            RefusedMarker { code: refusal.code, known }
+        })
+    }
+
+    /// The last record of the log, as if it had been appended in that epoch: with whatever epoch it was, it is committed as
+    /// soon as this is.
+    fn end_as_appended(&self, leader_epoch: i32) -> Option<AppendedRecords> {
+        let state = self.lock();
+        let log = state.log.as_ref()?;
+        let last_offset = log.end_offset() - 1;
+        Some(AppendedRecords {
+            base_offset: last_offset,
+            last_offset,
+            log_append_time_ms: -1,
+            log_start_offset: log.log_start_offset(),
+            leader_epoch,
+        })
+    }
+
+    fn try_append_marker(&self, marker: EndMarker, now_ms: i64) -> Result<AppendedRecords, ProduceRefusal> {
         let end = if marker.commit { EndTransaction::Commit } else { EndTransaction::Abort };
         let records = end_transaction_marker(
             end,

@@ -280,11 +280,13 @@ fn outcomes(
     Some(job.partitions.iter().map(outcome).collect())
 }
 
-/// A marker that is in the log.
+/// A marker that is in the log, or what the log has in its place.
 struct Open {
     index: usize,
     replica: Arc<Partition>,
     appended: AppendedRecords,
+    /// What is answered when that is committed.
+    then: ErrorCode,
 }
 
 /// Markers of one transaction in the logs of this broker, whose commit is still to come.
@@ -301,18 +303,18 @@ impl WrittenMarkers {
         let mut outcomes = Vec::with_capacity(partitions.len());
         let mut open = Vec::new();
         for (index, partition) in partitions.iter().enumerate() {
-            let appended = replicas
+            let replica = replicas
                 .topic_by_name(&partition.topic)
                 .ok_or(ErrorCode::UnknownTopicOrPartition)
-                .and_then(|topic| topic.partition(partition.partition))
-                .and_then(|replica| {
-                    let appended = replica.append_marker(marker, Clock::wall_ms());
-                    appended.map(|appended| (replica, appended)).map_err(|refusal| refusal.code)
-                });
-            let error = match appended {
-                Ok((replica, appended)) => {
-                    open.push(Open { index, replica, appended });
-                    ErrorCode::None
+                .and_then(|topic| topic.partition(partition.partition));
+            let error = match replica {
+                Ok(replica) => {
+                    let (then, appended) = match replica.append_marker(marker, Clock::wall_ms()) {
+                        Ok(appended) => (ErrorCode::None, Some(appended)),
+                        Err(refused) => (refused.code, refused.known),
+                    };
+                    open.extend(appended.map(|appended| Open { index, replica, appended, then }));
+                    then
                 }
                 Err(error) => error,
             };
@@ -336,7 +338,7 @@ impl WrittenMarkers {
         self.waiter.wait_at_most(timeout).await;
         for open in &self.open {
             let error = match open.replica.ack_result(&open.appended) {
-                AckState::Done => ErrorCode::None,
+                AckState::Done => open.then,
                 AckState::Pending => ErrorCode::RequestTimedOut,
                 AckState::Failed(code) => code,
             };

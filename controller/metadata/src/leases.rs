@@ -13,7 +13,8 @@ pub struct LeaseOptions {
     /// `broker.session.timeout.ms`: without a heartbeat for so long a broker is fenced.
     pub session_timeout_ms: u64,
     /// After its session broke (the process ended, or the network) a broker has this long to open another one; then it
-    /// is fenced, unless its lease runs on: it may still act as a leader until then.
+    /// is fenced, even if its lease runs on. One that lives and cannot reach the controllers may act as a leader until then:
+    /// what it acknowledges (acks=all) whoever leads next has all the same, since its followers were in the ISR.
     pub broken_session_grace_ms: u64,
 }
 

@@ -3,15 +3,17 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ottla_simulation::cluster::plan::Family;
 use ottla_simulation::cluster::{self, Outcome};
-use ottla_simulation::exhaustive::{explore, scenarios};
+use ottla_simulation::exhaustive::{explore, explore_behind, histories, scenarios, tell};
 use ottla_simulation::fault::Fault;
 
 const USAGE: &str = "usage: ottla-simulation [--fault NAME] ...
-  --explore STATES          every order of events, so many states of each scenario
-  --seeds COUNT [--from N]  simulated clusters with faults, one a seed
-  --seed N [--trace] [--history]  one of them again; with what happens, or with its history as lines of JSON
-  --faults                  which rule that is switched off is noticed how fast";
+  --explore STATES          every order of events, so many states of each scenario and behind each history's beginning
+  --seeds COUNT [--from N] [--family NAME]  simulated clusters with faults, one a seed; without a name of all families
+  --seed N [--family NAME] [--trace] [--history]  one of them again; with what happens, or with its history as lines of JSON
+  --faults                  which rule that is switched off is noticed how fast
+families: plain, transactions, and the ambushes deposed, overslept, relapse, echo, wiped, latefetch, latemarker";
 
 struct Arguments(Vec<String>);
 
@@ -30,20 +32,31 @@ impl Arguments {
     }
 
     fn fault(&self) -> Fault {
-        let name = self.text("--fault").unwrap_or_default();
-        Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name).unwrap_or_default()
+        self.text("--fault").and_then(Fault::of_name).unwrap_or_default()
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let name = self.text("--family");
+        Family::all().into_iter().filter(|family| name.is_none_or(|name| family.name() == name)).collect()
     }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments(std::env::args().skip(1).collect());
+    let families = arguments.families();
+    if families.is_empty() {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    }
     let is_good = if let Some(states) = arguments.number("--explore") {
         explore_all(usize::try_from(states).unwrap_or(usize::MAX), arguments.fault())
     } else if let Some(count) = arguments.number("--seeds") {
-        run_seeds(arguments.number("--from").unwrap_or(0), count, arguments.fault())
+        let from = arguments.number("--from").unwrap_or(0);
+        // All of them, also when one has failed.
+        let runs = families.into_iter().map(|family| run_seeds(family, from, count, arguments.fault()));
+        runs.fold(true, |is_good, one| is_good & one)
     } else if let Some(seed) = arguments.number("--seed") {
-        let run = if arguments.has("--trace") { cluster::run_and_tell } else { cluster::run };
-        let outcome = run(seed, arguments.fault());
+        let outcome = cluster::run(families[0], seed, arguments.fault(), arguments.has("--trace"));
         if arguments.has("--history") {
             for event in &outcome.history {
                 println!("{}", serde_json::to_string(event).unwrap_or_default());
@@ -62,9 +75,14 @@ fn main() -> ExitCode {
 
 fn explore_all(states_max: usize, fault: Fault) -> bool {
     let mut is_good = true;
-    for scenario in scenarios() {
+    let starts = scenarios().into_iter().map(|scenario| (scenario, None));
+    let behind = histories().into_iter().map(|history| (history.scenario.clone(), Some(history)));
+    for (scenario, history) in starts.chain(behind) {
         let began = Instant::now();
-        let found = explore(&scenario, fault, states_max);
+        let found = match &history {
+            None => explore(&scenario, fault, states_max),
+            Some(history) => explore_behind(history, fault, true, states_max),
+        };
         println!("{:>7.1} s  {}", began.elapsed().as_secs_f64(), found.summary(&scenario));
         if let Some((problem, way)) = &found.violation {
             is_good = false;
@@ -83,18 +101,19 @@ fn line(outcome: &Outcome) -> String {
     )
 }
 
-fn run_seeds(from: u64, count: u64, fault: Fault) -> bool {
+fn run_seeds(family: Family, from: u64, count: u64, fault: Fault) -> bool {
     let began = Instant::now();
-    let (mut failed, mut total) = (0u64, [0u64; 6]);
+    let (mut failed, mut total) = (0u64, [0u64; 9]);
     for seed in from..from + count {
-        let outcome = cluster::run(seed, fault);
+        let outcome = cluster::run(family, seed, fault, false);
         if outcome.problem.is_some() {
             failed += 1;
             if failed <= 20 {
-                println!("{}", line(&outcome));
+                println!("{}\n  again: {}", line(&outcome), outcome.replay);
             }
         }
         let changes = u64::try_from(outcome.leader_changes).unwrap_or(0);
+        let (committed, aborted) = outcome.transactions;
         let one = [
             outcome.acknowledged,
             outcome.troubles,
@@ -102,6 +121,9 @@ fn run_seeds(from: u64, count: u64, fault: Fault) -> bool {
             outcome.truncations,
             outcome.events,
             outcome.simulated_ms,
+            committed as u64,
+            aborted as u64,
+            outcome.ambushes,
         ];
         total.iter_mut().zip(one).for_each(|(sum, one)| *sum += one);
         let done = seed - from + 1;
@@ -109,40 +131,58 @@ fn run_seeds(from: u64, count: u64, fault: Fault) -> bool {
             println!("{done} seeds, {failed} failed, {:.0} s", began.elapsed().as_secs_f64());
         }
     }
-    let [acknowledged, troubles, changes, truncations, events, simulated_ms] = total;
+    let [acknowledged, troubles, changes, truncations, events, simulated_ms, committed, aborted, ambushes] =
+        total;
     println!(
-        "{count} seeds from {from}: {failed} failed; {acknowledged} records acknowledged, {troubles} faults, {changes} leader changes, {truncations} truncations, {events} events, {} simulated hours, {:.1} s",
+        "{}: {count} seeds from {from}: {failed} failed; {acknowledged} records acknowledged, {committed} transactions committed, {aborted} aborted, {troubles} faults, {ambushes} ambushes sprung, {changes} leader changes, {truncations} truncations, {events} events, {} simulated hours, {:.1} s",
+        family.name(),
         simulated_ms / 3_600_000,
         began.elapsed().as_secs_f64()
     );
     failed == 0
 }
 
-/// For each rule: how many states, and how many seeds, until it is missed.
+/// For each rule: how many states, which history, and how many seeds of which family, until it is missed.
 fn try_faults() -> bool {
     const STATES_MAX: usize = 100_000;
-    const SEEDS_MAX: u64 = 300;
+    const SEEDS_MAX: u64 = 100;
     let mut is_good = true;
-    for fault in Fault::ALL {
-        let mut explored = "not found".to_owned();
-        for scenario in scenarios() {
+    for fault in Fault::ALL.into_iter().chain(Fault::OF_TRANSACTIONS) {
+        println!("{fault:?}");
+        let is_of_transactions = Fault::OF_TRANSACTIONS.contains(&fault);
+        let mut is_found = false;
+        let all = if is_of_transactions { Vec::new() } else { scenarios() };
+        for scenario in all {
             let found = explore(&scenario, fault, STATES_MAX);
             if let Some((problem, way)) = found.violation {
-                explored = format!(
-                    "{} states of \"{}\", {} events: {problem}",
+                println!(
+                    "  explored: {} states of \"{}\", {} events: {problem}",
                     found.states,
                     scenario.name,
                     way.len()
                 );
+                is_found = true;
                 break;
             }
         }
-        let simulated = (0..SEEDS_MAX).find_map(|seed| Some((seed, cluster::run(seed, fault).problem?)));
-        let is_found = explored != "not found" || simulated.is_some();
+        for history in histories() {
+            if let Some(problem) = tell(&history, fault).problem {
+                println!("  history \"{}\": {problem}", history.name);
+                is_found = true;
+            }
+        }
+        for family in Family::all() {
+            let found = (0..SEEDS_MAX)
+                .find_map(|seed| Some((seed, cluster::run(family, seed, fault, false).problem?)));
+            if let Some((seed, problem)) = found {
+                println!("  family {}, seed {seed}: {problem}", family.name());
+                is_found = true;
+            }
+        }
+        if !is_found {
+            println!("  not found");
+        }
         is_good &= is_found;
-        let simulated =
-            simulated.map_or("not found".to_owned(), |(seed, problem)| format!("seed {seed}: {problem}"));
-        println!("{fault:?}\n  explored: {explored}\n  simulated: {simulated}");
     }
     is_good
 }

@@ -1,7 +1,8 @@
 //! AlterPartition: a leader proposes an ISR; the controller alone decides it, by compare-and-set on the partition epoch.
 //!
 //! Members must be alive and in the very registration that the leader saw (KIP-841, KIP-903): a broker that came back with
-//! an empty disk has another epoch and does not slip in by an old proposal.
+//! an empty disk has another epoch and does not slip in by an old proposal. Where a member may not join, the partition epoch
+//! rises all the same, so that no late copy of the refused proposal is accepted.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use super::{Decision, Refusal, Situation, record};
 use crate::config;
 use crate::election::PartitionChange;
-use crate::image::{BrokerEpoch, BrokerId, PartitionImage, TopicId};
+use crate::image::{BrokerEpoch, BrokerId, PartitionEpoch, PartitionImage, TopicId};
 
 pub(super) fn decide(
     situation: Situation<'_>,
@@ -84,7 +85,15 @@ fn alter(
         }
         Err(code) => {
             answer.error_code = i32::from(code.code());
-            answer.state = Some(old.to_record(id, asked.partition));
+            let mut state = old;
+            if code == ErrorCode::IneligibleReplica {
+                // The leader takes back what it asked for and counts without that member. An earlier copy of the same
+                // proposal may still be on its way: it must not be accepted when the member is eligible again.
+                state.partition_epoch = PartitionEpoch(state.partition_epoch.0 + 1);
+                records.push(record(Record::Partition(state.to_record(id, asked.partition))));
+                changed.insert(key, state.clone());
+            }
+            answer.state = Some(state.to_record(id, asked.partition));
         }
     }
     answer

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use ottla_verify::Event;
 
-use super::batch::Batch;
+use super::batch::{Batch, Kind};
+use super::isolation::given;
 use super::message::{Message, Problem, ReadAnswer};
 use super::network::{CLIENTS, Node};
 use super::plan::Plan;
@@ -72,6 +73,7 @@ struct Lane {
 #[derive(Debug)]
 struct Reader {
     consumer: u32,
+    committed: bool,
     partition: usize,
     offset: i64,
     poll: u64,
@@ -121,10 +123,13 @@ impl Clients {
         let mut history = Vec::new();
         let mut readers = Vec::new();
         for consumer in 0..plan.consumers {
-            history.push(Event::Reader { r: consumer, committed: false });
+            // Of transactions one reads all, the other what is committed.
+            let committed = plan.transactions.is_some() && consumer % 2 == 1;
+            history.push(Event::Reader { r: consumer, committed });
             for partition in 0..partitions {
                 let reader = Reader {
                     consumer,
+                    committed,
                     partition,
                     offset: 0,
                     poll: 0,
@@ -135,7 +140,7 @@ impl Clients {
                 readers.push(reader);
             }
         }
-        let count = usize::try_from(plan.producers).unwrap_or(1);
+        let count = usize::try_from(plan.producers).unwrap_or(0);
         let producers = (0..count).map(|_| (0..partitions).map(|_| Lane::default()).collect()).collect();
         out.timers.extend((0..count).map(|producer| (10_000, ClientTimer::Write(producer))));
         out.timers.extend((0..readers.len()).map(|reader| (20_000, ClientTimer::Poll(reader))));
@@ -260,7 +265,8 @@ impl Clients {
             (-1, -1)
         };
         let producer_epoch = if self.idempotent { 0 } else { -1 };
-        let batch = Batch { producer_id, producer_epoch, sequence, writer, number };
+        let kind = Kind::Plain;
+        let batch = Batch { producer_id, producer_epoch, sequence, writer, number, kind };
         lane.unanswered.push_back(Unanswered { number, op, batch });
         let p = u32::try_from(partition).unwrap_or(0);
         self.history.push(Event::Send {
@@ -311,7 +317,8 @@ impl Clients {
         }
         let index = i32::try_from(partition).unwrap_or(0);
         let id = (connection, lane.requests);
-        let produce = Message::Produce { id, partition: index, batch: record.batch.clone() };
+        let batch = record.batch.clone();
+        let produce = Message::Produce { id, partition: index, batch, transaction: None };
         out.sends.push((from, leader, produce, Some(connection)));
     }
 
@@ -368,22 +375,26 @@ impl Clients {
             offset: own.offset,
             leader_epoch,
             allow_follower: self.follower_reads,
+            committed: own.committed,
         };
         out.timers.push((REQUEST_TIMEOUT_US, ClientTimer::PollTimeout(reader, own.poll)));
         out.sends.push((from, to, read, None));
     }
 
+    /// What somebody knows of leaders.
+    pub fn hear_of(&mut self, leaders: &[(i32, i32)]) {
+        for (known, new) in self.leaders.iter_mut().zip(leaders) {
+            // Who knows a later epoch does not believe an earlier one.
+            if new.1 > known.1 || new.1 == known.1 && new.0 >= 0 {
+                *known = *new;
+            }
+        }
+    }
+
     /// A message for a client.
     pub fn receive(&mut self, now_us: u64, to: Node, from: Node, message: Message, out: &mut ClientOutbox) {
         match message {
-            Message::MetadataAnswer(leaders) => {
-                for (known, new) in self.leaders.iter_mut().zip(leaders) {
-                    // Who knows a later epoch does not believe an earlier one.
-                    if new.1 > known.1 || new.1 == known.1 && new.0 >= 0 {
-                        *known = new;
-                    }
-                }
-            }
+            Message::MetadataAnswer(leaders) => self.hear_of(&leaders),
             Message::Produced { id, partition, number, result } => {
                 let producer = usize::try_from(to - CLIENTS).unwrap_or(0);
                 let partition = usize::try_from(partition).unwrap_or(0);
@@ -448,13 +459,10 @@ impl Clients {
             ReadAnswer::OutOfRange => {
                 self.history.push(Event::OutOfRange { s: own.asked_us, t: now_us, r, p, at: own.offset });
             }
-            ReadAnswer::Records { entries, high_watermark, leader_epoch, is_leader } => {
+            ReadAnswer::Records { entries, high_watermark, leader_epoch, is_leader, aborted } => {
                 debug_assert_eq!(from, own.asked);
                 let start = own.offset;
-                let runs: Vec<(i64, u32, u64, u32)> = (start..)
-                    .zip(&entries)
-                    .map(|(offset, entry)| (offset, entry.payload.writer, entry.payload.number, 1))
-                    .collect();
+                let runs = given(start, &entries, own.committed, aborted);
                 own.offset += i64::try_from(entries.len()).unwrap_or(0);
                 // Only leaders of one epoch can be compared.
                 let epoch = if is_leader { leader_epoch } else { -1 };

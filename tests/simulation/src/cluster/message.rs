@@ -1,6 +1,9 @@
 //! What nodes say to each other.
 
+use ottla_coordinator::transaction::{Command, Reply};
 use ottla_replica::IsrAnswer;
+use ottla_wire::error_code::ErrorCode;
+use ottla_wire::text::Text;
 
 use super::batch::Batch;
 use crate::log::Entry;
@@ -35,6 +38,38 @@ pub enum Problem {
     OutOfOrder,
     /// The producer is replaced.
     Fenced,
+    /// The transaction before is not over yet.
+    Concurrent,
+    /// The transaction cannot go on.
+    NotInTransaction,
+}
+
+/// A leader asks the coordinator of a transaction whether a partition is part of it (KIP-890).
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Partition of the coordinator's log.
+    pub coordinator: i32,
+    /// Whose transaction.
+    pub transactional_id: Text,
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// The partition.
+    pub partition: i32,
+    /// Add it (transactions version 2), or else only look.
+    pub add: bool,
+}
+
+/// A coordinator has a marker written.
+#[derive(Debug, Clone)]
+pub struct MarkerRequest {
+    /// Partition to write it to.
+    pub partition: i32,
+    /// The marker.
+    pub batch: Batch,
+    /// Transactions version 2.
+    pub raises_epoch: bool,
 }
 
 /// A message.
@@ -117,6 +152,8 @@ pub enum Message {
         partition: i32,
         /// The record.
         batch: Batch,
+        /// Of a transaction: the partition of its coordinator's log, its transactional id, whether it is of version 2.
+        transaction: Option<(i32, Text, bool)>,
     },
     /// The answer: the offset, or what was wrong.
     Produced {
@@ -141,6 +178,8 @@ pub enum Message {
         leader_epoch: i32,
         /// A follower may answer.
         allow_follower: bool,
+        /// Only what is committed: up to the last stable offset.
+        committed: bool,
     },
     /// The answer.
     ReadAnswer {
@@ -169,6 +208,50 @@ pub enum Message {
         /// The end.
         end: Option<i64>,
     },
+    /// A producer asks its transaction coordinator.
+    Transaction {
+        /// Names the answer.
+        id: u64,
+        /// Partition of the coordinator's log.
+        coordinator: i32,
+        /// What it asks.
+        command: Command,
+    },
+    /// The answer.
+    TransactionReply {
+        /// As asked.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A leader asks a transaction coordinator.
+    Ask {
+        /// Names the answer.
+        id: u64,
+        /// What it asks.
+        question: Question,
+    },
+    /// The answer.
+    Asked {
+        /// As asked.
+        id: u64,
+        /// The answer.
+        error: ErrorCode,
+    },
+    /// A transaction coordinator has a marker written.
+    WriteMarker {
+        /// Names the answer.
+        id: u64,
+        /// What is to be written.
+        request: MarkerRequest,
+    },
+    /// The answer.
+    MarkerWritten {
+        /// As asked.
+        id: u64,
+        /// The answer.
+        error: ErrorCode,
+    },
 }
 
 /// What a consumer is told.
@@ -188,5 +271,7 @@ pub enum ReadAnswer {
         leader_epoch: i32,
         /// Who answered leads.
         is_leader: bool,
+        /// For readers of committed records: transactions that were aborted, by producer and first offset.
+        aborted: Vec<(i64, i64)>,
     },
 }

@@ -5,32 +5,42 @@
 //! rest with every acknowledged record at its place. The history of what clients asked and learnt is judged by the checker of
 //! `ottla verify`; what lies below high watermarks is compared at every step.
 
+pub mod ambush;
 pub mod batch;
 pub mod broker;
 pub mod client;
+mod deliver;
+pub mod isolation;
+mod judge;
 pub mod message;
 pub mod network;
+pub mod oracle;
 pub mod plan;
 pub mod quorum;
 pub mod random;
+pub mod transactor;
 mod trouble;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use ottla_coordinator::transaction::TransactionVersion;
 use ottla_replica::MachineOptions;
-use ottla_verify::{Checker, Header, Invariant, Report, State, Topic, VERSION};
+use ottla_verify::Report;
 
+use self::ambush::AmbushState;
 use self::broker::{Broker, Outbox, Settings, Timer};
 use self::client::{ClientOutbox, ClientTimer, Clients};
 use self::message::Message;
 use self::network::{CLIENTS, CONTROLLERS, Network, Node};
-use self::plan::Plan;
+use self::oracle::Oracle;
+use self::plan::{Family, Plan};
 use self::quorum::{Output, Quorum};
 use self::random::Random;
+use self::transactor::{TransactorOutbox, TransactorTimer, Transactors};
 use self::trouble::Cure;
 use crate::fault::Fault;
-use crate::metadata::{self, Controller};
+use crate::metadata::Controller;
 
 /// Between two looks of controllers at their leases and at each other.
 const QUORUM_TICK_US: u64 = 50_000;
@@ -44,6 +54,8 @@ enum Event {
     Deliver { from: Node, to: Node, incarnation: u64, message: Box<Message> },
     Broker(i32, u64, Timer),
     Client(ClientTimer),
+    Transactor(TransactorTimer),
+    Ambush,
     QuorumTick,
     EntryThrough(usize, u64),
     Barrier(usize, u64),
@@ -77,6 +89,12 @@ pub struct Outcome {
     pub leader_changes: i64,
     /// Simulated, in milliseconds.
     pub simulated_ms: u64,
+    /// Transactions with records that were committed, and aborted.
+    pub transactions: (usize, usize),
+    /// Ambushes that went as they were laid.
+    pub ambushes: u64,
+    /// The command that runs it again.
+    pub replay: String,
     /// What clients asked and learnt.
     pub history: Vec<ottla_verify::Event>,
 }
@@ -105,6 +123,9 @@ pub struct Cluster {
     quorum: Quorum,
     brokers: Vec<Broker>,
     clients: Clients,
+    transactors: Option<Transactors>,
+    oracle: Oracle,
+    ambush: Option<AmbushState>,
     connections: BTreeMap<u64, Connection>,
     is_wounded: bool,
     is_mended: bool,
@@ -128,7 +149,7 @@ impl Cluster {
         let ids: Vec<i32> = (1..=plan.brokers).collect();
         let replicas =
             |partition: i32| -> Vec<i32> { (0..3).map(|at| (partition + at) % plan.brokers + 1).collect() };
-        let partitions: Vec<Vec<i32>> = (0..plan.partitions).map(replicas).collect();
+        let partitions: Vec<Vec<i32>> = (0..plan.all_partitions()).map(replicas).collect();
         let first = controller.first_image(&ids, &partitions);
         let min_insync_replicas = if fault == Fault::NoMinimum { 1 } else { plan.min_insync_replicas };
         let settings = Settings {
@@ -140,13 +161,17 @@ impl Cluster {
             fault,
             heartbeat_us: plan.session_timeout_ms * 1_000 / 5,
             trace,
+            coordinators_from: plan.partitions,
+            transaction_version: TransactionVersion::V2,
         };
         let mut random = Random::new(plan.seed, 5);
         let brokers =
             ids.iter().map(|id| Broker::new(*id, settings, plan.controllers, random.below(1_000))).collect();
         let mut out = ClientOutbox::default();
         let clients = Clients::new(&plan, &mut out);
-        let count = usize::try_from(plan.partitions).unwrap_or(1);
+        let mut transactor_out = TransactorOutbox::default();
+        let transactors = Transactors::new(&plan, &mut transactor_out);
+        let count = usize::try_from(plan.all_partitions()).unwrap_or(1);
         let mut cluster = Self {
             now_us: 1,
             queue: BinaryHeap::new(),
@@ -156,9 +181,12 @@ impl Cluster {
             random,
             trouble: Random::new(plan.seed, 6),
             network: Network::new(&plan),
-            quorum: Quorum::new(&plan, controller, first),
+            quorum: Quorum::new(&plan, controller, first, fault),
             brokers,
             clients,
+            transactors,
+            oracle: Oracle::default(),
+            ambush: plan.ambush.map(AmbushState::new),
             connections: BTreeMap::new(),
             is_wounded: false,
             is_mended: false,
@@ -170,12 +198,16 @@ impl Cluster {
             plan,
         };
         cluster.execute_clients(out);
+        cluster.execute_transactors(transactor_out);
         for id in ids {
             cluster.start_broker(id);
         }
         cluster.schedule(QUORUM_TICK_US, Event::QuorumTick);
         let pause = cluster.plan.fault_pause_ms * 1_000;
         cluster.schedule(5_000_000 + pause, Event::Trouble);
+        if cluster.ambush.is_some() {
+            cluster.schedule(5_000_000, Event::Ambush);
+        }
         cluster
     }
 
@@ -203,6 +235,7 @@ impl Cluster {
             (_, order) => order,
         };
         let incarnation = self.incarnation(to);
+        let Some(message) = self.catch(from, to, message) else { return };
         if let Some(connection) = connection {
             // A connection is to one process; what is lost on it, or finds another process, breaks it.
             let process = if to < CONTROLLERS { (to, incarnation) } else { (from, self.incarnation(from)) };
@@ -237,7 +270,11 @@ impl Cluster {
     }
 
     fn execute_broker(&mut self, id: i32, out: Outbox) {
+        for problem in out.problems {
+            self.problem.get_or_insert(problem);
+        }
         for (from, to, message) in out.sends {
+            self.check_lease(id, &message);
             self.send(from, to, message, None);
         }
         let incarnation = self.brokers[at(id)].incarnation;
@@ -261,6 +298,20 @@ impl Cluster {
         }
     }
 
+    fn execute_transactors(&mut self, out: TransactorOutbox) {
+        if let Some(transactors) = &mut self.transactors {
+            self.clients.history.append(&mut transactors.history);
+            // What one client knows of a later leader the others know.
+            self.clients.hear_of(transactors.leaders());
+        }
+        for (from, to, message, order) in out.sends {
+            self.send(from, to, message, order);
+        }
+        for (after, timer) in out.timers {
+            self.schedule(after, Event::Transactor(timer));
+        }
+    }
+
     fn execute_quorum(&mut self, out: Vec<Output>) {
         for output in out {
             match output {
@@ -275,6 +326,9 @@ impl Cluster {
 
     /// Runs to the end and judges.
     pub fn run(mut self) -> Outcome {
+        if self.trace {
+            eprintln!("{:?}", self.plan);
+        }
         let faults_end_us = 5_000_000 + self.plan.fault_ms * 1_000;
         let writes_end_us = faults_end_us + 5_000_000;
         let mut next_look_us = 0;
@@ -285,6 +339,9 @@ impl Cluster {
                 self.mend();
             }
             self.clients.is_stopped |= self.now_us >= writes_end_us;
+            if let Some(transactors) = &mut self.transactors {
+                transactors.is_stopped |= self.clients.is_stopped;
+            }
             if let Some(event) = self.pending.remove(&number) {
                 self.take(event);
             }
@@ -319,6 +376,14 @@ impl Cluster {
                 self.clients.due(self.now_us, timer, &mut out);
                 self.execute_clients(out);
             }
+            Event::Transactor(timer) => {
+                let mut out = TransactorOutbox::default();
+                if let Some(transactors) = &mut self.transactors {
+                    transactors.due(self.now_us, timer, &mut out);
+                }
+                self.execute_transactors(out);
+            }
+            Event::Ambush => self.go_on_with_ambush(),
             Event::QuorumTick => {
                 let mut out = Vec::new();
                 self.quorum.tick(self.now_us, &self.network, &mut out);
@@ -348,227 +413,9 @@ impl Cluster {
             Event::Cure(cure) => self.cure(cure),
         }
     }
-
-    fn deliver(&mut self, from: Node, to: Node, incarnation: u64, message: Box<Message>) {
-        if to >= CLIENTS {
-            let mut out = ClientOutbox::default();
-            self.clients.receive(self.now_us, to, from, *message, &mut out);
-            self.execute_clients(out);
-        } else if to >= CONTROLLERS {
-            let mut out = Vec::new();
-            self.quorum.receive(self.now_us, to, from, *message, &mut out);
-            self.execute_quorum(out);
-        } else if self.brokers[at(to)].is_up && self.brokers[at(to)].incarnation == incarnation {
-            if let Some(wait) = self.pause_left(to) {
-                self.schedule(wait, Event::Deliver { from, to, incarnation, message });
-                return;
-            }
-            let (now_us, mut out) = (self.now_us, Outbox::default());
-            self.broker(to).receive(now_us, from, *message, &mut out);
-            self.execute_broker(to, out);
-            let broker = &self.brokers[at(to)];
-            if broker.wants_shut_down && broker.may_stop {
-                self.stop_cleanly(to);
-            }
-        }
-    }
-
-    fn pause_left(&self, id: i32) -> Option<u64> {
-        let until = self.brokers[at(id)].paused_until_us;
-        (until > self.now_us).then(|| until - self.now_us)
-    }
-
-    fn broker_due(&mut self, id: i32, incarnation: u64, timer: Timer) {
-        let broker = &self.brokers[at(id)];
-        if !broker.is_up || broker.incarnation != incarnation {
-            return;
-        }
-        if let Some(wait) = self.pause_left(id) {
-            self.schedule(wait, Event::Broker(id, incarnation, timer));
-            return;
-        }
-        let (now_us, mut out) = (self.now_us, Outbox::default());
-        if timer == Timer::Image {
-            self.bring_images(id, &mut out);
-            let pause = if self.random.chance(20) { 500_000 } else { 50_000 };
-            out.timers.push((self.random.between(2_000, pause), Timer::Image));
-        } else {
-            self.broker(id).due(now_us, timer, &mut out);
-        }
-        self.execute_broker(id, out);
-    }
-
-    /// The stream of committed entries from a controller.
-    fn bring_images(&mut self, id: i32, out: &mut Outbox) {
-        let (stream, applied) = (self.brokers[at(id)].stream, self.brokers[at(id)].applied);
-        let node = CONTROLLERS + i32::try_from(stream).unwrap_or(0);
-        let reached = self.quorum.applied(stream).filter(|_| self.network.connects(node, id));
-        let Some(known) = reached else {
-            self.broker(id).stream = (stream + 1) % self.quorum.size();
-            return;
-        };
-        // Who begins, or is far behind, is given a snapshot; else what has come is applied one by one.
-        let is_new = self.brokers[at(id)].partitions.is_empty();
-        let first = if is_new || known > applied + 20 { known } else { applied + 1 };
-        for entry in first..=known {
-            let image = self.quorum.entries()[entry].clone();
-            let now_us = self.now_us;
-            self.broker(id).apply_image(now_us, entry, &image, out);
-        }
-    }
-
-    fn mend(&mut self) {
-        self.is_mended = true;
-        self.network.heal();
-        self.quorum.slow_down(0);
-        for id in 1..=self.plan.brokers {
-            let broker = self.broker(id);
-            (broker.paused_until_us, broker.slow_until_us) = (0, 0);
-        }
-        for member in 0..self.quorum.size() {
-            self.schedule(100_000, Event::Cure(Cure::StartController(member)));
-        }
-    }
-
-    // --- judgement ---
-
-    /// I41, I42, I50: below every high watermark lies the same.
-    fn compare(&mut self, id: i32, (index, high_watermark, leads): (i32, i64, bool)) {
-        let broker = &self.brokers[at(id)];
-        let Some(partition) = broker.partitions.get(&index) else { return };
-        let replica = &partition.replica;
-        let (incarnation, from) = self.compared.get(&(id, index)).copied().unwrap_or((0, 0));
-        let from = if incarnation == broker.incarnation { from.min(high_watermark) } else { 0 };
-        let committed = &mut self.committed[usize::try_from(index).unwrap_or(0)];
-        for (offset, entry) in (from..).zip(replica.log.slice(from, high_watermark)) {
-            let found = (entry.payload.writer, entry.payload.number);
-            match committed.get(usize::try_from(offset).unwrap_or(usize::MAX)) {
-                Some(known) if *known == found => {}
-                Some(known) => {
-                    self.problem.get_or_insert(format!(
-                        "I42: offset {offset} of partition {index} was committed as {known:?}; broker {id} has {found:?}"
-                    ));
-                }
-                None if leads => committed.push(found),
-                None => {
-                    self.problem.get_or_insert(format!(
-                        "I41: follower {id} has offset {offset} of partition {index} below its watermark; no leader ever had"
-                    ));
-                }
-            }
-        }
-        self.compared.insert((id, index), (broker.incarnation, high_watermark));
-    }
-
-    /// What is not yet as it should be at rest.
-    fn unrest(&self) -> Option<String> {
-        if !self.clients.is_quiet() {
-            return Some(self.clients.describe_waiting());
-        }
-        let image = self.quorum.latest();
-        let mut ends = Vec::new();
-        for index in 0..self.plan.partitions {
-            let partition = metadata::partition(image, index)?;
-            let Some(leader) = partition.leader else {
-                return Some(format!("partition {index} has no leader"));
-            };
-            if partition.isr.len() < partition.replicas.len() {
-                return Some(format!("partition {index}: not all in sync: {partition:?}"));
-            }
-            let leader = self.brokers[at(leader.0)].partitions.get(&index).map(|found| &found.replica);
-            let Some(leader) = leader else {
-                return Some(format!("partition {index}: its leader has no replica"));
-            };
-            let end = leader.log.end();
-            for id in &partition.replicas {
-                let replica = self.brokers[at(id.0)].partitions.get(&index).map(|found| &found.replica);
-                let is_same = replica.is_some_and(|replica| {
-                    replica.machine.high_watermark() == end
-                        && replica.log.slice(0, replica.log.end()) == leader.log.slice(0, end)
-                });
-                if !is_same {
-                    return Some(format!("partition {index}: broker {id} is not where its leader is"));
-                }
-            }
-            ends.push(end);
-        }
-        (!self.clients.have_read_to(&ends)).then(|| "consumers have not read to the end".to_owned())
-    }
-
-    fn ends(&self) -> Vec<i64> {
-        let image = self.quorum.latest();
-        let end = |index: i32| {
-            let leader = metadata::partition(image, index)?.leader?;
-            Some(self.brokers[at(leader.0)].partitions.get(&index)?.replica.log.end())
-        };
-        (0..self.plan.partitions).map(|index| end(index).unwrap_or(0)).collect()
-    }
-
-    fn judge(mut self) -> Outcome {
-        let header = Header {
-            version: VERSION,
-            topics: vec![Topic {
-                name: metadata::TOPIC.to_owned(),
-                partitions: self.plan.partitions.unsigned_abs(),
-            }],
-            idempotent: self.plan.idempotent,
-            transactions: false,
-            seed: self.plan.seed,
-            started_ms: 0,
-        };
-        let mut history = vec![ottla_verify::Event::History(header)];
-        history.append(&mut self.clients.history);
-        if self.problem.is_none() {
-            history.push(ottla_verify::Event::Final { t: self.now_us, ends: self.ends() });
-        }
-        let report = check(&history);
-        let problem = self.problem.clone().or_else(|| match &report {
-            Err(error) => Some(format!("the history cannot be checked: {error}")),
-            Ok(report) => verdict(report, self.plan.idempotent),
-        });
-        let leader_changes = (0..self.plan.partitions)
-            .filter_map(|index| metadata::partition(self.quorum.latest(), index))
-            .map(|partition| i64::from(partition.leader_epoch.0))
-            .sum();
-        Outcome {
-            seed: self.plan.seed,
-            problem,
-            report: report.ok(),
-            events: self.events,
-            acknowledged: self.clients.acknowledged,
-            troubles: self.troubles,
-            elections: self.quorum.elections,
-            truncations: self.brokers.iter().map(|broker| broker.truncations).sum(),
-            lost: self.network.lost,
-            leader_changes,
-            simulated_ms: self.now_us / 1_000,
-            history,
-        }
-    }
 }
 
-fn check(history: &[ottla_verify::Event]) -> Result<Report, ottla_verify::HistoryError> {
-    let mut checker = Checker::new(&history[0])?;
-    for event in &history[1..] {
-        checker.take(event)?;
-    }
-    Ok(checker.finish())
-}
-
-/// Every invariant must be proven, but the one that plain producers are not promised.
-fn verdict(report: &Report, idempotent: bool) -> Option<String> {
-    let needed = |invariant: Invariant| idempotent || invariant != Invariant::NoDuplicates;
-    report.verdicts.iter().find(|verdict| verdict.state != State::Held && needed(verdict.invariant)).map(
-        |verdict| format!("{:?} {:?}: {}", verdict.invariant, verdict.state, verdict.examples.join("; ")),
-    )
-}
-
-/// Runs a seed.
-pub fn run(seed: u64, fault: Fault) -> Outcome {
-    Cluster::new(Plan::of(seed), fault, false).run()
-}
-
-/// Runs a seed and tells what happens on standard error.
-pub fn run_and_tell(seed: u64, fault: Fault) -> Outcome {
-    Cluster::new(Plan::of(seed), fault, true).run()
+/// Runs a seed of a family; with `trace` it tells what happens on standard error.
+pub fn run(family: Family, seed: u64, fault: Fault, trace: bool) -> Outcome {
+    Cluster::new(Plan::of(family, seed), fault, trace).run()
 }

@@ -26,7 +26,7 @@ impl Cluster {
     }
 
     /// Everybody lives and every partition has all its replicas in sync: whoever lost data has it again.
-    fn is_repaired(&self) -> bool {
+    pub(super) fn is_repaired(&self) -> bool {
         let image = self.quorum.latest();
         // Its registration must be the present process's: else the image tells of the one before.
         let all_live = self.brokers.iter().all(|broker| {
@@ -152,20 +152,25 @@ impl Cluster {
         }
         let mut random = self.trouble.clone();
         self.trouble.draw();
-        let epoch = self.brokers[super::at(id)].epoch;
         if self.trace {
             eprintln!("{:>10} us  broker {id} ends, power lost: {loses_power}", self.now_us);
         }
-        self.broker(id).stop(false, |synced_end, end| {
+        self.end_process(id, |synced_end, end| {
             loses_power.then(|| {
                 let lost = random.below(u64::try_from(end - synced_end).unwrap_or(0) + 1);
                 end - i64::try_from(lost).unwrap_or(0)
             })
         });
-        self.broker(id).paused_until_us = 0;
-        self.note_end(id, epoch);
         let after = self.trouble.between(50_000, 8_000_000);
         self.schedule(after, Event::Cure(Cure::Start(id)));
+    }
+
+    /// The process ends; `cut` says what is left of logs, by what is synced and what there is.
+    pub(super) fn end_process(&mut self, id: i32, cut: impl FnMut(i64, i64) -> Option<i64>) {
+        let epoch = self.brokers[super::at(id)].epoch;
+        self.broker(id).stop(false, cut);
+        self.broker(id).paused_until_us = 0;
+        self.note_end(id, epoch);
     }
 
     /// A controlled shutdown is through.

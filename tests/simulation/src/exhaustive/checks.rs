@@ -35,12 +35,18 @@ impl World {
         if is_sound { Ok(()) } else { Err(format!("I20: {partition:?}")) }
     }
 
-    /// I41, I42, I50: what lies below any high watermark is the same everywhere, for ever.
+    /// I44: whether this broker must neither move a watermark nor acknowledge.
+    fn is_deposed(&self, id: i32) -> bool {
+        self.leases_count && metadata::is_fenced(self.latest(), id)
+    }
+
+    /// I41, I42, I50: what lies below any high watermark is the same everywhere, for ever. I44: only who has a lease commits.
     fn check_watermarks(&mut self) -> Result<(), String> {
         // Leaders first: a follower may have been told in this very event.
         let mut order = BROKERS;
         order.sort_by_key(|id| !self.brokers[at(*id)].replica.machine.is_leader());
         for id in order {
+            let is_deposed = self.is_deposed(id);
             let broker = &self.brokers[at(id)];
             if !broker.is_running {
                 continue;
@@ -58,6 +64,9 @@ impl World {
                         return Err(format!(
                             "I42: offset {offset} was committed as {value}; broker {id} has {found} below its watermark"
                         ));
+                    }
+                    None if is_deposed => {
+                        return Err(format!("I44: broker {id} is fenced and commits offset {offset}"));
                     }
                     None if broker.replica.machine.is_leader() => self.committed.push(entry.payload),
                     None => {
@@ -83,7 +92,7 @@ impl World {
         self.promised_loss = !electable.any(|id| self.brokers[at(id.0)].replica.holds(&self.committed));
     }
 
-    /// I38: what is acknowledged is committed, and nothing else was acknowledged there.
+    /// I38: what is acknowledged is committed, and nothing else was acknowledged there. I44: not by who is fenced.
     fn check_acknowledgements(&mut self) -> Result<(), String> {
         for id in BROKERS {
             let now = self.now(id);
@@ -97,6 +106,9 @@ impl World {
                     AckState::Pending => broker.waiting.push((offset, epoch, value)),
                     AckState::NotEnoughReplicasAfterAppend | AckState::NoLongerLeader => {}
                 }
+            }
+            if !done.is_empty() && self.is_deposed(id) {
+                return Err(format!("I44: broker {id} is fenced and acknowledges {done:?}"));
             }
             for (offset, value) in done {
                 if let Some(other) = self.acknowledged.insert(offset, value)

@@ -3,13 +3,21 @@
 //! The machines are the real ones: the partition machine of `broker/replica`, the decisions and the image of
 //! `controller/metadata`. What may happen next is enumerated in `events`; what must never have happened is checked after
 //! each event in `checks`. States are deduplicated by a hash of all that matters for what follows.
+//!
+//! Long histories are out of reach from the start. So there are also beginnings (`histories`), from which all is tried.
 
 mod checks;
 mod events;
+mod histories;
+mod scenarios;
+mod script;
 mod world;
 
 use std::collections::{HashSet, VecDeque};
 
+pub use histories::{History, histories};
+pub use scenarios::scenarios;
+pub use script::Step;
 pub use world::{Scenario, World};
 
 use crate::fault::Fault;
@@ -47,37 +55,6 @@ impl Explored {
     }
 }
 
-/// What is explored.
-pub fn scenarios() -> Vec<Scenario> {
-    let all = Scenario::new;
-    vec![
-        Scenario { appends: 3, timeouts: 2, lags: 1, ..all("a slow network", 30) },
-        Scenario { kills: 2, ..all("processes are killed", 20) },
-        Scenario { kills: 3, lags: 1, appends: 1, ..all("processes are killed and lag", 18) },
-        Scenario { lease_ends: 2, ..all("leases end", 20) },
-        Scenario { lease_ends: 1, kills: 1, timeouts: 1, ..all("a zombie leader", 18) },
-        Scenario { power_losses: 2, ..all("two disks lose their end", 18) },
-        Scenario { power_losses: 1, kills: 1, lags: 1, ..all("a disk loses its end", 18) },
-        Scenario { power_losses: 1, timeouts: 1, lags: 1, ..all("a wiped follower and late requests", 18) },
-        Scenario { power_losses: 1, lease_ends: 1, ..all("a wiped leader", 18) },
-        Scenario {
-            power_losses: 3,
-            synced_only: true,
-            appends: 1,
-            ..all("all disks lose what is not synced", 18)
-        },
-        Scenario { clean_stops: 2, kills: 1, rebalances: 1, ..all("rolling restart", 18) },
-        Scenario { kills: 2, old_images: true, appends: 1, ..all("old images", 18) },
-        Scenario {
-            power_losses: 1,
-            old_images: true,
-            lease_ends: 1,
-            appends: 1,
-            ..all("old images of a wiped leader", 18)
-        },
-    ]
-}
-
 /// One state in so many is healed, besides the final ones.
 const HEAL_EVERY: u64 = 97;
 
@@ -90,7 +67,43 @@ struct Open {
 
 /// Visits every state within the scenario's bounds, or until `states_max`. Stops at the first violation.
 pub fn explore(scenario: &Scenario, fault: Fault, states_max: usize) -> Explored {
-    let start = World::new(scenario, fault);
+    explore_from(World::new(scenario, fault), scenario, states_max)
+}
+
+/// As [`explore`], from where the history's beginning leads. `leases_count`: whether it is a fault that a fenced broker acts
+/// as a leader, or only what comes of it.
+pub fn explore_behind(history: &History, fault: Fault, leases_count: bool, states_max: usize) -> Explored {
+    let mut start = World::new(&history.scenario, fault);
+    start.leases_count = leases_count;
+    start.allow_all();
+    if let (Err(problem), _) = start.follow(&history.beginning) {
+        let way = history.beginning.iter().map(|step| format!("{step:?}")).collect();
+        return Explored { violation: Some((problem, way)), ..Explored::default() };
+    }
+    start.allow(&history.scenario);
+    explore_from(start, &history.scenario, states_max)
+}
+
+/// What became of a history from its beginning to its end.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The first rule that was broken, also when all is healed in the end.
+    pub problem: Option<String>,
+    /// Steps that could not happen.
+    pub left_out: Vec<Step>,
+}
+
+/// Follows a history step by step, then heals the cluster.
+pub fn tell(history: &History, fault: Fault) -> Told {
+    let mut world = World::new(&history.scenario, fault);
+    world.allow_all();
+    let script: Vec<Step> = history.beginning.iter().chain(&history.end).copied().collect();
+    let (result, left_out) = world.follow(&script);
+    let result = result.and_then(|()| world.heal());
+    Told { problem: result.err(), left_out }
+}
+
+fn explore_from(start: World, scenario: &Scenario, states_max: usize) -> Explored {
     let mut found = Explored { states: 1, ..Explored::default() };
     let mut seen = HashSet::from([start.key()]);
     // (parent, what happened): the way to each state, for the report.

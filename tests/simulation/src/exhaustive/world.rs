@@ -84,6 +84,36 @@ pub(super) struct Budget {
     pub(super) clean_stops: u8,
 }
 
+impl Budget {
+    fn of(scenario: &Scenario) -> Self {
+        Self {
+            appends: scenario.appends,
+            kills: scenario.kills,
+            power_losses: scenario.power_losses,
+            lease_ends: scenario.lease_ends,
+            timeouts: scenario.timeouts,
+            lags: scenario.lags,
+            rebalances: scenario.rebalances,
+            clean_stops: scenario.clean_stops,
+        }
+    }
+
+    /// Enough for any script.
+    fn plenty() -> Self {
+        const MANY: u8 = 100;
+        Self {
+            appends: MANY,
+            kills: MANY,
+            power_losses: MANY,
+            lease_ends: MANY,
+            timeouts: MANY,
+            lags: MANY,
+            rebalances: MANY,
+            clean_stops: MANY,
+        }
+    }
+}
+
 /// One broker.
 #[derive(Debug, Clone)]
 pub(super) struct Broker {
@@ -170,6 +200,8 @@ pub struct World {
     pub(super) acknowledged: BTreeMap<i64, u8>,
     /// What has been below a high watermark, from offset 0 on.
     pub(super) committed: Vec<u8>,
+    /// Whether it is a fault that a fenced broker acts as a leader (I44).
+    pub(super) leases_count: bool,
     /// By leader epoch: the highest end that the leader told who asked for it.
     pub(super) told: BTreeMap<i32, i64>,
     pub(super) old_images: bool,
@@ -216,21 +248,13 @@ impl World {
             options,
             fault,
             now_ms: 1,
-            budget: Budget {
-                appends: scenario.appends,
-                kills: scenario.kills,
-                power_losses: scenario.power_losses,
-                lease_ends: scenario.lease_ends,
-                timeouts: scenario.timeouts,
-                lags: scenario.lags,
-                rebalances: scenario.rebalances,
-                clean_stops: scenario.clean_stops,
-            },
+            budget: Budget::of(scenario),
             images: vec![image],
             brokers,
             network: Vec::new(),
             acknowledged: BTreeMap::new(),
             committed: Vec::new(),
+            leases_count: true,
             told: BTreeMap::new(),
             old_images: scenario.old_images,
             synced_only: scenario.synced_only,
@@ -242,6 +266,16 @@ impl World {
             world.take_over_image(id, 0);
         }
         world
+    }
+
+    /// Anything may happen, as often as a script wants it.
+    pub(super) fn allow_all(&mut self) {
+        self.budget = Budget::plenty();
+    }
+
+    /// From now on no more may happen than this.
+    pub(super) fn allow(&mut self, scenario: &Scenario) {
+        self.budget = Budget::of(scenario);
     }
 
     pub(super) fn latest(&self) -> &Arc<MetadataImage> {

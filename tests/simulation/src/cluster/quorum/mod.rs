@@ -2,18 +2,21 @@
 //! fate nobody knows. Raft itself is openraft's; what a leader does with it (`controller/src/leader`) is repeated here: it
 //! decides on the applied image, one entry at a time, and keeps the leases.
 
+mod reign;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use ottla_metadata::image::{BrokerEpoch, BrokerId, MetadataImage};
-use ottla_metadata::leases::{Heartbeat, LeaseOptions, Leases};
-use ottla_replica::IsrAnswer;
+use ottla_metadata::image::MetadataImage;
+use ottla_metadata::leases::{LeaseOptions, Leases};
 
-use super::message::{HeartbeatRequest, Message};
+use self::reign::refusal;
+use super::message::Message;
 use super::network::{CONTROLLERS, Network, Node};
 use super::plan::Plan;
 use super::random::Random;
-use crate::metadata::{self, Controller, Proposal};
+use crate::fault::Fault;
+use crate::metadata::{Controller, Proposal};
 
 /// Followers that hear nothing of a leader for so long elect another, at the earliest.
 const ELECTION_US_MIN: u64 = 1_000_000;
@@ -90,6 +93,7 @@ pub enum Output {
 pub struct Quorum {
     random: Random,
     controller: Controller,
+    fault: Fault,
     session_timeout_ms: u64,
     members: Vec<Member>,
     entries: Vec<Arc<MetadataImage>>,
@@ -101,7 +105,7 @@ pub struct Quorum {
 
 impl Quorum {
     /// All up, none leads yet.
-    pub fn new(plan: &Plan, controller: Controller, first: Arc<MetadataImage>) -> Self {
+    pub fn new(plan: &Plan, controller: Controller, first: Arc<MetadataImage>, fault: Fault) -> Self {
         let member = || Member {
             is_up: true,
             term: None,
@@ -114,6 +118,7 @@ impl Quorum {
         Self {
             random: Random::new(plan.seed, 3),
             controller,
+            fault,
             session_timeout_ms: plan.session_timeout_ms,
             members: (0..plan.controllers).map(|_| member()).collect(),
             entries: vec![first],
@@ -141,6 +146,13 @@ impl Quorum {
     /// How many there are.
     pub fn size(&self) -> usize {
         self.members.len()
+    }
+
+    /// Who leads.
+    pub fn leader(&self) -> Option<Node> {
+        let leads =
+            |member: &Member| member.is_up && member.reign.is_some() && member.term == Some(self.term);
+        self.members.iter().position(leads).map(Self::node)
     }
 
     /// Where they stand, for reports.
@@ -339,198 +351,5 @@ impl Quorum {
             reign.chores.push_back(Chore::Fence(id.0, epoch.0));
         }
         self.propose(now_us, leader, out);
-    }
-
-    /// A broker's connection to the controller that leads broke.
-    pub fn session_broken(&mut self, now_us: u64, broker: i32, epoch: i64, network: &Network) {
-        for member in 0..self.members.len() {
-            let reaches = network.connects(Self::node(member), broker);
-            if let Some(reign) = self.members[member].reign.as_mut().filter(|_| reaches) {
-                reign.leases.session_broken(now_us / 1_000, BrokerId(broker), BrokerEpoch(epoch));
-            }
-        }
-    }
-
-    /// Leadership goes home.
-    pub fn rebalance(&mut self, now_us: u64, out: &mut Vec<Output>) {
-        for leader in 0..self.members.len() {
-            if let Some(reign) = &mut self.members[leader].reign {
-                reign.chores.extend([Chore::ElectLeaderless, Chore::Rebalance]);
-                self.propose(now_us, leader, out);
-            }
-        }
-    }
-
-    /// A message for a controller.
-    pub fn receive(&mut self, now_us: u64, to: Node, from: Node, message: Message, out: &mut Vec<Output>) {
-        let at = usize::try_from(to - CONTROLLERS).unwrap_or(0);
-        let hint = self.members.iter().position(|member| member.term == Some(self.term));
-        let Some(member) = self.members.get_mut(at).filter(|member| member.is_up) else { return };
-        let ask = match message {
-            Message::Heartbeat(request) => {
-                let reply = self.heartbeat(now_us, at, &request).unwrap_or(Message::NotController(hint));
-                out.push(Output::Send(to, from, reply));
-                self.propose(now_us, at, out);
-                return;
-            }
-            Message::Alter { id, proposal } => Ask::Alter { from, id, proposal },
-            Message::Register { incarnation, marker } => Ask::Register { from, incarnation, marker },
-            _ => return,
-        };
-        match &mut member.reign {
-            Some(reign) => reign.asks.push_back(ask),
-            None => out.push(Output::Send(to, from, refusal(&ask, hint))),
-        }
-        self.propose(now_us, at, out);
-    }
-
-    fn heartbeat(&mut self, now_us: u64, at: usize, request: &HeartbeatRequest) -> Option<Message> {
-        let session_timeout_ms = self.session_timeout_ms;
-        let member = &mut self.members[at];
-        let image = Arc::clone(&self.entries[member.applied]);
-        let reign = member.reign.as_mut()?;
-        let id = BrokerId(request.broker);
-        let broker = image.broker(id)?;
-        if broker.epoch.0 != request.epoch {
-            return Some(Message::RegisterAgain);
-        }
-        if now_us >= member.acked_us + SILENCE_US_MAX {
-            return None;
-        }
-        if broker.fenced {
-            reign.fencing.remove(&id.0);
-        }
-        let is_fencing = reign.fencing.get(&id.0) == Some(&broker.epoch.0);
-        let heartbeat = Heartbeat {
-            epoch: broker.epoch,
-            metadata_index: request.metadata_index,
-            wants_fence: false,
-            wants_shut_down: request.wants_shut_down,
-        };
-        reign.leases.heartbeat(now_us / 1_000, id, heartbeat);
-        let is_caught_up = request.metadata_index >= broker.epoch.0;
-        let leads_any = request.wants_shut_down
-            && image.topics().flat_map(|topic| &topic.partitions).any(|partition| {
-                let another =
-                    |other: &BrokerId| *other != id && ottla_metadata::election::may_lead(&image, *other);
-                partition.leader == Some(id) && partition.isr.iter().any(another)
-            });
-        let mut chores = Vec::new();
-        if request.wants_shut_down && !broker.in_controlled_shutdown {
-            chores.push(Chore::Shutdown(id.0, broker.epoch.0));
-        } else if broker.fenced && !request.wants_shut_down && is_caught_up {
-            chores.extend([Chore::Unfence(id.0, broker.epoch.0), Chore::ElectLeaderless]);
-        }
-        for chore in chores {
-            if chore == Chore::ElectLeaderless || !reign.chores.contains(&chore) {
-                reign.chores.push_back(chore);
-            }
-        }
-        Some(Message::HeartbeatReply {
-            sent_at_ms: request.sent_at_ms,
-            is_fenced: broker.fenced || is_fencing,
-            should_shut_down: request.wants_shut_down && broker.in_controlled_shutdown && !leads_any,
-            lease_ms: session_timeout_ms.saturating_sub(LEASE_MARGIN_MS),
-        })
-    }
-
-    /// Decides all that waits, on the applied image and what was decided since; sends it on its way as one entry.
-    fn propose(&mut self, now_us: u64, leader: usize, out: &mut Vec<Output>) {
-        let base = self.members[leader].applied;
-        let mut image = Arc::clone(&self.entries[base]);
-        let Some(reign) = &mut self.members[leader].reign else { return };
-        if reign.pending.is_some() || (reign.asks.is_empty() && reign.chores.is_empty()) {
-            return;
-        }
-        let controller = &self.controller;
-        let mut images = Vec::new();
-        let mut write = |image: &mut Arc<MetadataImage>,
-                         records: &[ottla_proto::metadata::MetadataRecord]| {
-            if !records.is_empty() {
-                *image = metadata::commit(image, records);
-                images.push(Arc::clone(image));
-            }
-        };
-        for chore in std::mem::take(&mut reign.chores) {
-            let records = match chore {
-                Chore::Fence(id, epoch) => controller.fence(&image, id, epoch),
-                Chore::Unfence(id, epoch) => controller.unfence(&image, id, epoch),
-                Chore::Shutdown(id, epoch) => controller.shut_down(&image, id, epoch),
-                Chore::ElectLeaderless => controller.elect(&image),
-                Chore::Rebalance => controller.rebalance(&image),
-            };
-            write(&mut image, &records);
-        }
-        let askers: Vec<Ask> = std::mem::take(&mut reign.asks).into();
-        let mut answers = Vec::new();
-        for ask in &askers {
-            match ask {
-                Ask::Alter { from, id, proposal } => {
-                    let (records, answer) = controller.alter(&image, proposal);
-                    write(&mut image, &records);
-                    answers.push((*from, Message::Altered { id: *id, answer }));
-                }
-                Ask::Register { from, incarnation, marker } => {
-                    let is_held = reign.leases.is_held(now_us / 1_000, BrokerId(*from));
-                    match controller.register(&image, *from, *incarnation, *marker, is_held) {
-                        Some(records) => {
-                            write(&mut image, &records);
-                            let epoch = metadata::broker_epoch(&image, *from);
-                            answers.push((*from, Message::Registered { incarnation: *incarnation, epoch }));
-                        }
-                        None => answers.push((*from, Message::NotController(Some(leader)))),
-                    }
-                }
-            }
-        }
-        let term = reign.term;
-        if images.is_empty() {
-            for (to, answer) in answers {
-                out.push(Output::Send(Self::node(leader), to, answer));
-            }
-            return;
-        }
-        reign.pending = Some(Pending { term, base, images, answers, askers });
-        let slow = if now_us < self.slow_until_us { 40 } else { 1 };
-        out.push(Output::Later(self.random.between(1_000, 10_000) * slow, leader, term));
-    }
-
-    /// The entry has had the time that a majority's disks and the network take.
-    pub fn entry_is_through(
-        &mut self,
-        now_us: u64,
-        leader: usize,
-        term: u64,
-        network: &Network,
-        out: &mut Vec<Output>,
-    ) {
-        if !self.members[leader].is_up || term != self.term {
-            return; // Superseded: the tick tells those who wait.
-        }
-        if !self.has_majority(network, leader, |_| true) {
-            out.push(Output::Later(50_000, leader, term));
-            return;
-        }
-        let member = &mut self.members[leader];
-        let Some(reign) = member.reign.as_mut().filter(|reign| reign.term == term) else { return };
-        let Some(pending) = reign.pending.take_if(|pending| pending.term == term) else { return };
-        assert_eq!(
-            pending.base + 1,
-            self.entries.len(),
-            "a leader decided on an image that is not the latest"
-        );
-        self.entries.extend(pending.images);
-        member.applied = self.entries.len() - 1;
-        for (to, answer) in pending.answers {
-            out.push(Output::Send(Self::node(leader), to, answer));
-        }
-        self.propose(now_us, leader, out);
-    }
-}
-
-fn refusal(ask: &Ask, hint: Option<usize>) -> Message {
-    match ask {
-        Ask::Alter { id, .. } => Message::Altered { id: *id, answer: IsrAnswer::Unknown },
-        Ask::Register { .. } => Message::NotController(hint),
     }
 }
