@@ -169,7 +169,7 @@ impl Partition {
     }
 
     /// Puts a synced copy in the replica's place, if it still has everything. Gives the copy back if it does not.
-    fn replace(&self, mut copy: Log, moving: &Arc<Moving>) -> Result<Replaced, CopyEnd> {
+    fn replace(&self, mut copy: Box<Log>, moving: &Arc<Moving>) -> Result<Replaced, CopyEnd> {
         let mut state = self.lock();
         let is_wanted = state.moving.as_ref().is_some_and(|other| Arc::ptr_eq(other, moving));
         if !is_wanted || self.is_deleted() {
@@ -201,7 +201,7 @@ impl Partition {
         }
         copy.set_config(self.rules().log_config());
         let old_dir = std::mem::replace(&mut state.log_dir, Arc::clone(&moving.target));
-        state.log = Some(Box::new(copy));
+        state.log = Some(copy);
         state.moving = None;
         Ok(Replaced::Done(old, old_dir))
     }
@@ -222,7 +222,7 @@ impl Partition {
 
 /// What became of the attempt to put a copy in a replica's place.
 enum Replaced {
-    NotYet(Log),
+    NotYet(Box<Log>),
     /// The old log and where it lies.
     Done(Box<Log>, Arc<LogDir>),
 }
@@ -325,7 +325,7 @@ impl ReplicaManager {
         stop: &CancellationToken,
     ) -> Result<(Log, Arc<LogDir>), CopyEnd> {
         let config = partition.rules().log_config();
-        let mut copy = Log::create(path, partition.topic_id(), config, Clock::wall_ms())?;
+        let mut copy = Box::new(Log::create(path, partition.topic_id(), config, Clock::wall_ms())?);
         let rate = || self.shared().throttles.move_bytes_per_second();
         loop {
             let is_over = moving.cancelled.load(Ordering::Acquire) || partition.is_deleted();
