@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -216,7 +217,7 @@ pub fn read_topic_id(path: &Path) -> Result<Option<Uuid>, LogError> {
 
 /// The latest leader epoch of a partition's directory, by its `leader-epoch-checkpoint`.
 pub fn latest_epoch(path: &Path) -> Option<i32> {
-    EpochCache::open(path).0.latest()
+    EpochCache::open(&Arc::from(path)).0.latest()
 }
 
 /// Where a partition's directory says what topic it is of.

@@ -1,6 +1,7 @@
 //! Where each leader epoch began: `leader-epoch-checkpoint`. Truncation and fetching go by it (KIP-101, KIP-279).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::checkpoint::{read_lines, write_lines};
 use crate::error::LogError;
@@ -12,7 +13,8 @@ const OTHER: usize = usize::MAX;
 /// Epochs and their first offsets, both rising.
 #[derive(Debug)]
 pub struct EpochCache {
-    path: PathBuf,
+    /// Of the log.
+    directory: Arc<Path>,
     entries: Vec<(i32, i64)>,
     /// How many of them are in the file. Those behind are epochs without a record: opening the log drops such in any case.
     in_file: usize,
@@ -22,7 +24,7 @@ pub struct EpochCache {
 
 impl EpochCache {
     /// Reads the file of a log's directory. Damage and absence are the same: the entries are made anew from the log.
-    pub(crate) fn open(directory: &Path) -> (Self, bool) {
+    pub(crate) fn open(directory: &Arc<Path>) -> (Self, bool) {
         let path = directory.join(FILE);
         let parse = |line: &String| {
             let (epoch, offset) = line.split_once(' ')?;
@@ -36,7 +38,10 @@ impl EpochCache {
             .filter(|entries| entries.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
         let was_there = entries.is_some();
         let entries = entries.unwrap_or_default();
-        (Self { path, in_file: entries.len(), entries, is_dirty: false }, was_there)
+        (
+            Self { directory: Arc::clone(directory), in_file: entries.len(), entries, is_dirty: false },
+            was_there,
+        )
     }
 
     /// Notes that there is a record of an epoch from an offset on; an epoch that is known already begins where it did.
@@ -101,8 +106,17 @@ impl EpochCache {
     }
 
     /// The log's directory has another name.
-    pub(crate) fn move_to(&mut self, directory: &Path) {
-        self.path = directory.join(FILE);
+    pub(crate) fn move_to(&mut self, directory: &Arc<Path>) {
+        self.directory = Arc::clone(directory);
+    }
+
+    /// Keeps no more memory than the entries take.
+    pub(crate) fn rest(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(FILE)
     }
 
     /// How many epochs are known.
@@ -123,7 +137,7 @@ impl EpochCache {
         if self.is_dirty {
             let lines: Vec<String> =
                 self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
-            write_lines(&self.path, &lines, true)?;
+            write_lines(&self.path(), &lines, true)?;
             self.in_file = self.entries.len();
             self.is_dirty = false;
         }
@@ -136,7 +150,7 @@ impl EpochCache {
         self.in_file = OTHER;
         let lines: Vec<String> =
             self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
-        write_lines(&self.path, &lines, false)?;
+        write_lines(&self.path(), &lines, false)?;
         self.in_file = self.entries.len();
         Ok(())
     }
@@ -149,7 +163,8 @@ mod tests {
     #[test]
     fn epochs_end_where_the_next_begins() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut cache, was_there) = EpochCache::open(directory.path());
+        let path: Arc<Path> = Arc::from(directory.path());
+        let (mut cache, was_there) = EpochCache::open(&path);
         assert!(!was_there);
         for (epoch, start) in [(1, 0), (3, 10), (3, 99), (5, 20)] {
             cache.assign(epoch, start).unwrap();
@@ -159,7 +174,7 @@ mod tests {
         assert_eq!(cache.end_offset(3, 30), Some((3, 20)));
         assert_eq!(cache.end_offset(9, 30), Some((5, 30)));
         assert_eq!(cache.epoch_for_offset(19), Some(3));
-        let (again, was_there) = EpochCache::open(directory.path());
+        let (again, was_there) = EpochCache::open(&path);
         assert!(was_there);
         assert_eq!(again.entries, cache.entries);
         cache.truncate_from_start(15).unwrap();

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ottla_wire::error_code::ErrorCode;
 
+use crate::segment_file::ToPath;
+
 /// An operation on a log, or on a log directory, that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -127,8 +129,24 @@ impl LogError {
         move |source| Self::Io { operation, path: path.to_owned(), source }
     }
 
+    /// As [`Self::io`], of a file whose name is only made when it is needed.
+    pub(crate) fn io_at<P: ToPath + ?Sized>(
+        operation: &'static str,
+        file: &P,
+    ) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation, path: file.to_path().into_owned(), source }
+    }
+
     pub(crate) fn corrupt(path: &Path, position: u64, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), position, reason: reason.into() }
+    }
+
+    /// The file or directory that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. } | Self::Corrupt { path, .. } | Self::Damaged { path, .. } => Some(path),
+            _ => None,
+        }
     }
 
     /// The disk is full: writing may go on when there is room.

@@ -81,11 +81,11 @@ impl Log {
             failed: Arc::clone(&self.broken),
         };
         if !ticket.caches.is_empty() {
-            ticket.directory = Some(self.directory.clone());
+            ticket.directory = Some(self.directory.to_path_buf());
         }
         if self.is_new {
             ticket.caches.push(directory::topic_id_path(&self.directory));
-            ticket.directory = Some(self.directory.clone());
+            ticket.directory = Some(self.directory.to_path_buf());
             ticket.parent = self.directory.parent().map(Path::to_owned);
         }
         self.unflushed_records = 0;
@@ -95,10 +95,10 @@ impl Log {
                 .partition_point(|segment| segment.base_offset() <= self.recovery_point)
                 .saturating_sub(1);
             for segment in &mut self.segments[from..] {
-                ticket.data.push((segment.file()?, segment.path().to_owned()));
+                ticket.data.push((segment.file()?, segment.path()));
                 segment.caches_to_sync(&mut ticket.caches)?;
             }
-            ticket.directory = Some(self.directory.clone());
+            ticket.directory = Some(self.directory.to_path_buf());
         }
         Ok(ticket)
     }
@@ -134,8 +134,8 @@ impl Log {
         if !self.broken.load(Ordering::Acquire) {
             return Ok(());
         }
-        let path = self.segments.last().map_or(self.directory.as_path(), Segment::path);
-        Err(LogError::io("cannot use, because an earlier change or sync has failed,", path)(
+        let path = self.segments.last().map_or_else(|| self.directory.to_path_buf(), Segment::path);
+        Err(LogError::io("cannot use, because an earlier change or sync has failed,", &path)(
             std::io::Error::other("what the disk holds is not known"),
         ))
     }

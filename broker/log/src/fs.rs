@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::LogError;
+use crate::segment_file::ToPath;
 
 #[cfg(test)]
 pub(crate) mod faults;
@@ -23,18 +24,19 @@ macro_rules! watched {
 }
 
 /// Opens for reading and writing, creating it when it is not there.
-pub(crate) fn open(path: &Path) -> Result<File, LogError> {
+pub(crate) fn open<P: ToPath + ?Sized>(file: &P) -> Result<File, LogError> {
+    let path = file.to_path();
     #[cfg(test)]
     if !path.exists() {
-        before(&Change::Create(path))?;
+        before(&Change::Create(&path))?;
     }
     OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path)
-        .map_err(LogError::io("cannot open", path))
+        .open(&path)
+        .map_err(LogError::io("cannot open", &path))
 }
 
 /// Opens for reading; never creates.
@@ -43,22 +45,27 @@ pub(crate) fn open_existing(path: &Path) -> Result<File, LogError> {
 }
 
 /// Writes all bytes at a position.
-pub(crate) fn write_at(file: &File, path: &Path, bytes: &[u8], position: u64) -> Result<(), LogError> {
-    watched!(Change::Write(path, position, bytes));
-    file.write_all_at(bytes, position).map_err(LogError::io("cannot write", path))
+pub(crate) fn write_at<P: ToPath + ?Sized>(
+    file: &File,
+    name: &P,
+    bytes: &[u8],
+    position: u64,
+) -> Result<(), LogError> {
+    watched!(Change::Write(&name.to_path(), position, bytes));
+    file.write_all_at(bytes, position).map_err(LogError::io_at("cannot write", name))
 }
 
 /// Cuts or lengthens a file.
-pub(crate) fn set_length(file: &File, path: &Path, length: u64) -> Result<(), LogError> {
-    watched!(Change::Length(path, length));
-    file.set_len(length).map_err(LogError::io("cannot truncate", path))
+pub(crate) fn set_length<P: ToPath + ?Sized>(file: &File, name: &P, length: u64) -> Result<(), LogError> {
+    watched!(Change::Length(&name.to_path(), length));
+    file.set_len(length).map_err(LogError::io_at("cannot truncate", name))
 }
 
 /// Makes a file's bytes durable. A failure is final: what the disk holds is not known any more, and trying again may
 /// succeed without writing anything.
-pub(crate) fn sync(file: &File, path: &Path) -> Result<(), LogError> {
-    watched!(Change::Sync(path));
-    file.sync_data().map_err(LogError::io("cannot sync", path))
+pub(crate) fn sync<P: ToPath + ?Sized>(file: &File, name: &P) -> Result<(), LogError> {
+    watched!(Change::Sync(&name.to_path()));
+    file.sync_data().map_err(LogError::io_at("cannot sync", name))
 }
 
 /// Makes a file's bytes durable by its name; one that is not there has none.
@@ -108,14 +115,15 @@ pub(crate) fn rename_existing(from: &Path, to: &Path) -> Result<(), LogError> {
 }
 
 /// Removes a file; one that is not there is no error.
-pub(crate) fn remove(path: &Path) -> Result<(), LogError> {
+pub(crate) fn remove<P: ToPath + ?Sized>(file: &P) -> Result<(), LogError> {
+    let path = file.to_path();
     #[cfg(test)]
     if path.exists() {
-        before(&Change::Remove(path))?;
+        before(&Change::Remove(&path))?;
     }
-    match std::fs::remove_file(path) {
+    match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(LogError::io("cannot remove", path)(error))
+            Err(LogError::io("cannot remove", &path)(error))
         }
         _ => Ok(()),
     }

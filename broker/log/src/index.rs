@@ -6,9 +6,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::LogError;
 use crate::fs;
+use crate::segment_file::SegmentFile;
 
 /// Entries that wait in memory before they are written.
 const PENDING_ENTRIES_MAX: usize = 256;
@@ -84,25 +86,35 @@ impl Entry for Time {
 /// One index file.
 #[derive(Debug)]
 pub struct Index<E> {
-    path: PathBuf,
+    file: SegmentFile,
     /// Of the active segment: all entries. Of others: none, they are read when needed.
-    entries: Option<Vec<E>>,
-    /// How many of `entries` are in the file.
+    entries: Option<Box<Entries<E>>>,
+}
+
+#[derive(Debug)]
+struct Entries<E> {
+    all: Vec<E>,
+    /// How many of them are in the file.
     written: usize,
 }
 
 impl<E: Entry> Index<E> {
     /// The index of a segment that is not written to.
-    pub(crate) fn inactive(path: PathBuf) -> Self {
-        Self { path, entries: None, written: 0 }
+    pub(crate) fn inactive(file: SegmentFile) -> Self {
+        Self { file, entries: None }
     }
 
     /// A new, empty index of the active segment.
-    pub(crate) fn active(path: PathBuf) -> Result<Self, LogError> {
-        fs::remove(&path)?;
-        let index = Self { path, entries: Some(Vec::new()), written: 0 };
-        fs::open(&index.path)?;
-        Ok(index)
+    pub(crate) fn active(file: SegmentFile) -> Result<Self, LogError> {
+        fs::remove(&file)?;
+        fs::open(&file)?;
+        Ok(Self { file, entries: Some(Box::new(Entries { all: Vec::new(), written: 0 })) })
+    }
+
+    /// Removes all entries, in memory and of the file; it is active then.
+    pub(crate) fn reset(&mut self) -> Result<(), LogError> {
+        *self = Self::active(self.file.clone())?;
+        Ok(())
     }
 
     /// Takes an index into memory, to be written to. Entries that are out of order, or zeros at the end (space that was
@@ -111,10 +123,10 @@ impl<E: Entry> Index<E> {
         if self.entries.is_some() {
             return Ok(());
         }
-        let bytes = match std::fs::read(&self.path) {
+        let bytes = match std::fs::read(self.path()) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(LogError::io("cannot read", &self.path)(error)),
+            Err(error) => return Err(LogError::io_at("cannot read", &self.file)(error)),
         };
         let mut entries: Vec<E> = Vec::new();
         for entry in bytes.chunks_exact(E::BYTES).map(E::read) {
@@ -123,9 +135,8 @@ impl<E: Entry> Index<E> {
             }
             entries.push(entry);
         }
-        self.written = entries.len();
         self.truncate_file(entries.len())?;
-        self.entries = Some(entries);
+        self.entries = Some(Box::new(Entries { written: entries.len(), all: entries }));
         Ok(())
     }
 
@@ -139,8 +150,8 @@ impl<E: Entry> Index<E> {
     /// Adds an entry behind all others.
     pub(crate) fn push(&mut self, entry: E) -> Result<(), LogError> {
         if let Some(entries) = &mut self.entries {
-            entries.push(entry);
-            if entries.len() - self.written >= PENDING_ENTRIES_MAX {
+            entries.all.push(entry);
+            if entries.all.len() - entries.written >= PENDING_ENTRIES_MAX {
                 self.write_pending()?;
             }
         }
@@ -149,40 +160,40 @@ impl<E: Entry> Index<E> {
 
     /// Brings the file up to date.
     pub(crate) fn write_pending(&mut self) -> Result<(), LogError> {
-        let Some(entries) = &self.entries else { return Ok(()) };
-        if entries.len() == self.written {
+        let Some(entries) = &mut self.entries else { return Ok(()) };
+        if entries.all.len() == entries.written {
             return Ok(());
         }
-        let mut bytes = Vec::with_capacity((entries.len() - self.written) * E::BYTES);
-        for entry in &entries[self.written..] {
+        let mut bytes = Vec::with_capacity((entries.all.len() - entries.written) * E::BYTES);
+        for entry in &entries.all[entries.written..] {
             entry.write(&mut bytes);
         }
-        let file = fs::open(&self.path)?;
-        let at = (self.written * E::BYTES) as u64;
-        fs::write_at(&file, &self.path, &bytes, at)?;
-        self.written = entries.len();
+        let file = fs::open(&self.file)?;
+        let at = (entries.written * E::BYTES) as u64;
+        fs::write_at(&file, &self.file, &bytes, at)?;
+        entries.written = entries.all.len();
         Ok(())
     }
 
     /// Syncs the file.
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
         self.write_pending()?;
-        fs::sync_path(&self.path)
+        fs::sync_path(&self.path())
     }
 
     /// How many bytes the entries take.
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.as_ref().map_or(0, |entries| entries.len() * E::BYTES)
+        self.entries.as_ref().map_or(0, |entries| entries.all.len() * E::BYTES)
     }
 
     /// Keeps only the first entries for which `keep` holds.
     pub(crate) fn truncate(&mut self, keep: impl Fn(&E) -> bool) -> Result<(), LogError> {
         self.activate()?;
         let Some(entries) = &mut self.entries else { return Ok(()) };
-        let count = entries.iter().take_while(|entry| keep(entry)).count();
-        entries.truncate(count);
-        if self.written > count {
-            self.written = count;
+        let count = entries.all.iter().take_while(|entry| keep(entry)).count();
+        entries.all.truncate(count);
+        if entries.written > count {
+            entries.written = count;
             self.truncate_file(count)?;
         }
         Ok(())
@@ -190,9 +201,9 @@ impl<E: Entry> Index<E> {
 
     fn truncate_file(&self, count: usize) -> Result<(), LogError> {
         let length = (count * E::BYTES) as u64;
-        match std::fs::metadata(&self.path) {
+        match std::fs::metadata(self.path()) {
             Ok(metadata) if metadata.len() > length => {
-                fs::set_length(&fs::open(&self.path)?, &self.path, length)
+                fs::set_length(&fs::open(&self.file)?, &self.file, length)
             }
             _ => Ok(()),
         }
@@ -206,10 +217,10 @@ impl<E: Entry> Index<E> {
     /// The last entry for which `holds`; entries for which it holds come before all others.
     pub(crate) fn find(&self, holds: impl Fn(&E) -> bool) -> Option<E> {
         if let Some(entries) = &self.entries {
-            let count = entries.partition_point(holds);
-            return count.checked_sub(1).and_then(|at| entries.get(at)).copied();
+            let count = entries.all.partition_point(holds);
+            return count.checked_sub(1).and_then(|at| entries.all.get(at)).copied();
         }
-        let file = File::open(&self.path).ok()?;
+        let file = File::open(self.path()).ok()?;
         let total = usize::try_from(file.metadata().ok()?.len()).ok()? / E::BYTES;
         let read = |at: usize| {
             let mut bytes = [0; 16];
@@ -234,25 +245,27 @@ impl<E: Entry> Index<E> {
     }
 
     /// Its directory has another name.
-    pub(crate) fn move_to(&mut self, path: PathBuf) {
-        self.path = path;
+    pub(crate) fn move_to(&mut self, directory: &Arc<Path>) {
+        self.file = self.file.in_directory(directory);
     }
 
     /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.file.path()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment_file::Kind;
 
     #[test]
     fn entries_are_found_in_memory_and_on_disk_alike() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("0.index");
-        let mut index = Index::active(path.clone()).unwrap();
+        let file = SegmentFile::new(&Arc::from(directory.path()), 0, Kind::Offsets, false);
+        let path = file.path();
+        let mut index = Index::active(file).unwrap();
         for n in 1..600u32 {
             index.push(Position { relative_offset: n * 10, position: n * 100 }).unwrap();
         }

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `log` | a partition's log: append, roll, truncate, flush |
-//! | [`segment`] | one segment: a data file and its indexes |
+//! | [`segment`] | one segment: a data file and its indexes; `segment_file` has their names |
 //! | [`index`] | offset and time index files |
 //! | `read` | where records lie, by offset and by time |
 //! | `truncate` | cutting a log, moving it to another directory |
@@ -38,6 +38,7 @@ mod read;
 mod recovery;
 mod retention;
 pub mod segment;
+mod segment_file;
 pub mod snapshot;
 pub mod transaction_index;
 mod truncate;

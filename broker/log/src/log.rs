@@ -36,8 +36,10 @@ pub struct AppendInfo {
 /// One partition's log. One writer at a time; whoever owns it serialises.
 #[derive(Debug)]
 pub struct Log {
-    pub(crate) directory: PathBuf,
-    pub(crate) config: LogConfig,
+    /// Shared with every file of the log.
+    pub(crate) directory: Arc<Path>,
+    /// Shared with the topic's other partitions.
+    pub(crate) config: Arc<LogConfig>,
     /// Never empty, by rising base offset; the last is active.
     pub(crate) segments: Vec<Segment>,
     pub(crate) epochs: EpochCache,
@@ -74,28 +76,34 @@ impl Log {
     /// Nothing is synced: thousands of partitions may come at once, and nothing was promised of them. The first flush syncs the
     /// directory's own name and what is in it before any record counts as being on disk (I33); a crash before that leaves a
     /// directory that is made anew, or none.
-    pub fn create(path: &Path, topic_id: Uuid, config: LogConfig, _now_ms: i64) -> Result<Self, LogError> {
+    pub fn create(
+        path: &Path,
+        topic_id: Uuid,
+        config: impl Into<Arc<LogConfig>>,
+        _now_ms: i64,
+    ) -> Result<Self, LogError> {
         std::fs::create_dir_all(path).map_err(LogError::io("cannot create", path))?;
         directory::write_topic_id(path, topic_id)?;
-        let mut segment = Segment::create_unsynced(path, 0)?;
+        let path = Arc::from(path);
+        let mut segment = Segment::create_unsynced(&path, 0)?;
         // Most partitions of many are not written to at once.
         segment.rest()?;
-        let (epochs, _) = EpochCache::open(path);
-        let mut log = Self::assemble(path, config, vec![segment], epochs, ProducerState::default());
+        let (epochs, _) = EpochCache::open(&path);
+        let mut log = Self::assemble(&path, config.into(), vec![segment], epochs, ProducerState::default());
         log.is_new = true;
         Ok(log)
     }
 
     pub(crate) fn assemble(
-        directory: &Path,
-        config: LogConfig,
+        directory: &Arc<Path>,
+        config: Arc<LogConfig>,
         segments: Vec<Segment>,
         epochs: EpochCache,
         producers: ProducerState,
     ) -> Self {
         let jitter_ms = jitter(directory, config.segment_jitter_ms);
         Self {
-            directory: directory.to_owned(),
+            directory: Arc::clone(directory),
             config,
             segments,
             epochs,
@@ -161,7 +169,8 @@ impl Log {
     }
 
     /// New settings; they count from the next append on.
-    pub fn set_config(&mut self, config: LogConfig) {
+    pub fn set_config(&mut self, config: impl Into<Arc<LogConfig>>) {
+        let config = config.into();
         self.jitter_ms = jitter(&self.directory, config.segment_jitter_ms);
         self.config = config;
     }
@@ -434,6 +443,9 @@ impl Log {
     /// The next append takes them again; reads work, a little slower. Worth it after some seconds without an append.
     pub fn rest(&mut self) -> Result<(), LogError> {
         self.unsynced_snapshots.shrink_to_fit();
+        self.segments.shrink_to_fit();
+        self.epochs.rest();
+        self.producers.rest();
         match self.segments.last_mut().map_or(Ok(()), Segment::rest) {
             // On a full disk the entries stay in memory until there is room.
             Err(error) if error.is_no_space() => Ok(()),

@@ -234,6 +234,14 @@ impl ProducerState {
             .retain(|_, producer| producer.transaction_start.is_some() || producer.timestamp >= before_ms);
     }
 
+    /// Keeps no more memory than what is known takes.
+    pub(crate) fn rest(&mut self) {
+        for producer in self.producers.values_mut() {
+            producer.batches.shrink_to_fit();
+        }
+        self.producers.shrink_to_fit();
+    }
+
     /// All producers.
     pub fn producers(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.producers.iter().map(|(id, producer)| (*id, producer))

@@ -204,7 +204,7 @@ impl Log {
         timestamp: i64,
     ) -> Result<Option<Found>, LogError> {
         let batch = read_batch(segment, position)?;
-        let damaged = |reason: String| LogError::corrupt(segment.path(), position, reason);
+        let damaged = |reason: String| LogError::corrupt(&segment.path(), position, reason);
         for record in batch.records().map_err(|error| damaged(error.to_string()))? {
             let record = record.map_err(|error| damaged(error.to_string()))?;
             if record.timestamp >= timestamp && record.offset >= self.log_start_offset {
@@ -219,13 +219,14 @@ impl Log {
 /// Reads one whole batch.
 pub(crate) fn read_batch(segment: &Segment, position: u64) -> Result<Batch, LogError> {
     let file = segment.file()?;
-    let damaged = |reason: String| LogError::corrupt(segment.path(), position, reason);
+    let damaged = |reason: String| LogError::corrupt(&segment.path(), position, reason);
     let header =
         segment.header_at(&file, position)?.ok_or_else(|| damaged("the file ends there".to_owned()))?;
     if position + header.total_length() as u64 > segment.size() {
         return Err(damaged("the batch goes beyond the end of the file".to_owned()));
     }
     let mut bytes = vec![0; header.total_length()];
-    file.read_exact_at(&mut bytes, position).map_err(LogError::io("cannot read", segment.path()))?;
+    file.read_exact_at(&mut bytes, position)
+        .map_err(|error| LogError::io("cannot read", &segment.path())(error))?;
     Batch::parse(&Bytes::from(bytes)).map_err(|error| damaged(error.to_string()))
 }

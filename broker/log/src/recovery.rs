@@ -4,6 +4,7 @@
 //! What is kept is always a prefix. Doing it twice does the same: a crash during recovery is a crash.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ottla_wire::records::BatchHeader;
@@ -64,7 +65,7 @@ impl Log {
     /// Opens a log that is there.
     pub fn open(
         directory: &Path,
-        config: LogConfig,
+        config: impl Into<Arc<LogConfig>>,
         options: OpenOptions,
     ) -> Result<(Self, LoadReport), LogError> {
         Self::open_with_progress(directory, config, options, &LoadProgress::default())
@@ -73,12 +74,21 @@ impl Log {
     /// As [`Self::open`]; somebody watches.
     pub fn open_with_progress(
         directory: &Path,
-        config: LogConfig,
+        config: impl Into<Arc<LogConfig>>,
+        options: OpenOptions,
+        progress: &LoadProgress,
+    ) -> Result<(Self, LoadReport), LogError> {
+        Self::open_shared(&Arc::from(directory), config.into(), options, progress)
+    }
+
+    fn open_shared(
+        directory: &Arc<Path>,
+        config: Arc<LogConfig>,
         options: OpenOptions,
         progress: &LoadProgress,
     ) -> Result<(Self, LoadReport), LogError> {
         let bases = tidy(directory)?;
-        let mut segments = Vec::with_capacity(bases.len());
+        let mut segments = Vec::with_capacity(bases.len().max(1));
         for base in bases {
             segments.push(Segment::open(directory, base)?);
         }
@@ -142,7 +152,7 @@ impl Log {
             let is_last = at + 1 >= self.segments.len();
             if keeps_damage && end < self.recovery_point && (is_cut || is_last) {
                 return Err(LogError::Damaged {
-                    path: self.directory.clone(),
+                    path: self.directory.to_path_buf(),
                     offset: end,
                     recovery_point: self.recovery_point,
                     reason: reason.unwrap_or_else(|| "the log ends there".to_owned()),
@@ -174,8 +184,9 @@ impl Log {
         if valid < segment.size() {
             report.truncated_bytes += segment.size() - valid;
             let file = segment.file()?;
-            fs::set_length(&file, segment.path(), valid)?;
-            fs::sync(&file, segment.path())?;
+            let path = segment.path();
+            fs::set_length(&file, &path, valid)?;
+            fs::sync(&file, &path)?;
             segment.set_size(valid);
         }
         tracing::warn!(
@@ -424,7 +435,7 @@ fn check_segment(
     segment.activate()?;
     segment.reset_indexes()?;
     let file = segment.file()?;
-    let path = segment.path().to_owned();
+    let path = segment.path();
     let mut reader = BatchReader::new(&file, &path, 0, segment.size());
     let mut valid = 0;
     let mut next_offset = segment.base_offset();

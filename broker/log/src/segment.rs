@@ -13,6 +13,7 @@ use crate::error::LogError;
 use crate::fs;
 use crate::held::HeldFile;
 use crate::index::{Index, Position, Time};
+use crate::segment_file::{Kind, SegmentFile};
 use crate::transaction_index::TransactionIndex;
 
 /// `index.interval.bytes` of indexes that are made anew, where the topic's setting does not matter.
@@ -29,7 +30,7 @@ pub(crate) const DELETED: &str = ".deleted";
 #[derive(Debug)]
 pub struct Segment {
     base_offset: i64,
-    path: PathBuf,
+    data: SegmentFile,
     /// Of a segment that is not written to it is opened when needed; readers keep it as long as they need it.
     file: Mutex<Option<HeldFile>>,
     is_active: bool,
@@ -53,18 +54,18 @@ pub(crate) fn file_name(directory: &Path, base_offset: i64, extension: &str) -> 
 }
 
 impl Segment {
-    fn new(directory: &Path, base_offset: i64, suffix: &str) -> Self {
-        let name = |extension| fs::with_suffix(&file_name(directory, base_offset, extension), suffix);
+    fn new(directory: &Arc<Path>, base_offset: i64, is_cleaned: bool) -> Self {
+        let named = |kind| SegmentFile::new(directory, base_offset, kind, is_cleaned);
         Self {
             base_offset,
-            path: name("log"),
+            data: named(Kind::Data),
             file: Mutex::new(None),
             is_active: false,
             has_dirty_indexes: false,
             size: 0,
-            offsets: Index::inactive(name("index")),
-            times: Index::inactive(name("timeindex")),
-            transactions: TransactionIndex::new(name("txnindex")),
+            offsets: Index::inactive(named(Kind::Offsets)),
+            times: Index::inactive(named(Kind::Times)),
+            transactions: TransactionIndex::new(named(Kind::Transactions)),
             max_timestamp: -1,
             max_timestamp_offset: -1,
             first_timestamp: None,
@@ -73,24 +74,25 @@ impl Segment {
     }
 
     /// A new segment to write to.
-    pub(crate) fn create(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
+    pub(crate) fn create(directory: &Arc<Path>, base_offset: i64) -> Result<Self, LogError> {
         let segment = Self::create_unsynced(directory, base_offset)?;
         fs::sync_directory(directory)?;
         Ok(segment)
     }
 
     /// The same; its names are not on disk before the directory is synced.
-    pub(crate) fn create_unsynced(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
-        let mut segment = Self::create_files(directory, base_offset, "")?;
+    pub(crate) fn create_unsynced(directory: &Arc<Path>, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::create_files(directory, base_offset, false)?;
         segment.is_active = true;
         Ok(segment)
     }
 
     /// A new segment for compaction to write, under names that nobody opens.
-    pub(crate) fn create_cleaned(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
-        let mut segment = Self::create_files(directory, base_offset, CLEANED)?;
+    pub(crate) fn create_cleaned(directory: &Arc<Path>, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::create_files(directory, base_offset, true)?;
         // Always there: to rename it to the old one's name is then one step, and a repeated swap does not lose it.
-        fs::set_length(&fs::open(segment.transactions.path())?, segment.transactions.path(), 0)?;
+        let transactions = segment.transactions.file();
+        fs::set_length(&fs::open(transactions)?, transactions, 0)?;
         segment.is_active = true;
         Ok(segment)
     }
@@ -98,29 +100,29 @@ impl Segment {
     /// Compaction has written all: makes it durable under the names that it has.
     pub(crate) fn finish_cleaned(&mut self) -> Result<(), LogError> {
         self.push_time()?;
-        fs::sync(&*self.file()?, &self.path)?;
+        fs::sync(&*self.file()?, &self.data)?;
         self.offsets.sync()?;
         self.times.sync()?;
-        fs::sync_path(self.transactions.path())
+        fs::sync_path(&self.transactions.path())
     }
 
-    fn create_files(directory: &Path, base_offset: i64, suffix: &str) -> Result<Self, LogError> {
-        let mut segment = Self::new(directory, base_offset, suffix);
-        let file = fs::open(&segment.path)?;
-        fs::set_length(&file, &segment.path, 0)?;
-        segment.offsets = Index::active(segment.offsets.path().to_owned())?;
-        segment.times = Index::active(segment.times.path().to_owned())?;
-        fs::remove(segment.transactions.path())?;
+    fn create_files(directory: &Arc<Path>, base_offset: i64, is_cleaned: bool) -> Result<Self, LogError> {
+        let mut segment = Self::new(directory, base_offset, is_cleaned);
+        let file = fs::open(&segment.data)?;
+        fs::set_length(&file, &segment.data, 0)?;
+        segment.offsets.reset()?;
+        segment.times.reset()?;
+        fs::remove(segment.transactions.file())?;
         segment.has_dirty_indexes = true;
         *segment.file.lock() = HeldFile::hold(&Arc::new(file));
         Ok(segment)
     }
 
     /// A segment that is there. Its size is the file's; nothing is read.
-    pub(crate) fn open(directory: &Path, base_offset: i64) -> Result<Self, LogError> {
-        let mut segment = Self::new(directory, base_offset, "");
+    pub(crate) fn open(directory: &Arc<Path>, base_offset: i64) -> Result<Self, LogError> {
+        let mut segment = Self::new(directory, base_offset, false);
         segment.size =
-            std::fs::metadata(&segment.path).map_err(LogError::io("cannot read", &segment.path))?.len();
+            std::fs::metadata(segment.path()).map_err(LogError::io_at("cannot read", &segment.data))?.len();
         if let Some(last) = segment.times.last() {
             segment.max_timestamp = last.timestamp;
             segment.max_timestamp_offset = base_offset + i64::from(last.relative_offset);
@@ -166,8 +168,8 @@ impl Segment {
     }
 
     /// The data file's path.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.data.path()
     }
 
     /// The data file, open.
@@ -176,7 +178,7 @@ impl Segment {
         if let Some(held) = &*place {
             return Ok(held.file());
         }
-        let file = Arc::new(fs::open(&self.path)?);
+        let file = Arc::new(fs::open(&self.data)?);
         if self.is_active {
             *place = HeldFile::hold(&file);
         }
@@ -210,9 +212,9 @@ impl Segment {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<u64, LogError> {
         let position = self.size;
         let file = self.file()?;
-        if let Err(error) = fs::write_at(&file, &self.path, bytes, position) {
+        if let Err(error) = fs::write_at(&file, &self.data, bytes, position) {
             // A part may have been written; left there, recovery would cut it, and so would the next append.
-            let _ = fs::set_length(&file, &self.path, position);
+            let _ = fs::set_length(&file, &self.data, position);
             return Err(error);
         }
         self.size += bytes.len() as u64;
@@ -270,10 +272,10 @@ impl Segment {
             return Ok(None);
         }
         let mut bytes = [0; HEADER_BYTES];
-        file.read_exact_at(&mut bytes, position).map_err(LogError::io("cannot read", &self.path))?;
+        file.read_exact_at(&mut bytes, position).map_err(LogError::io_at("cannot read", &self.data))?;
         BatchHeader::parse(&bytes)
             .map(Some)
-            .map_err(|error| LogError::corrupt(&self.path, position, error.to_string()))
+            .map_err(|error| LogError::corrupt(&self.path(), position, error.to_string()))
     }
 
     /// The first batch that ends at or behind an offset: its header and position.
@@ -334,8 +336,8 @@ impl Segment {
     /// Cuts the data file and the indexes; what is left ends before the offset.
     pub(crate) fn truncate(&mut self, position: u64, offset: i64) -> Result<(), LogError> {
         let file = self.file()?;
-        fs::set_length(&file, &self.path, position)?;
-        fs::sync(&file, &self.path)?;
+        fs::set_length(&file, &self.data, position)?;
+        fs::sync(&file, &self.data)?;
         self.size = position;
         self.has_dirty_indexes = true;
         let base = self.base_offset;
@@ -362,14 +364,14 @@ impl Segment {
     /// Cuts nothing but empties the indexes, to make them anew.
     pub(crate) fn reset_indexes(&mut self) -> Result<(), LogError> {
         self.reset_offset_and_time_indexes()?;
-        fs::remove(self.transactions.path())
+        fs::remove(self.transactions.file())
     }
 
     /// As [`Self::reset_indexes`], but for the transaction index, which batches alone cannot restore.
     pub(crate) fn reset_offset_and_time_indexes(&mut self) -> Result<(), LogError> {
         self.has_dirty_indexes = true;
-        self.offsets = Index::active(self.offsets.path().to_owned())?;
-        self.times = Index::active(self.times.path().to_owned())?;
+        self.offsets.reset()?;
+        self.times.reset()?;
         self.max_timestamp = -1;
         self.max_timestamp_offset = -1;
         self.first_timestamp = None;
@@ -415,22 +417,22 @@ impl Segment {
     /// then. The active segment's indexes are made anew from its data in any case.
     pub(crate) fn caches_to_sync(&mut self, paths: &mut Vec<PathBuf>) -> Result<(), LogError> {
         if self.transactions.take_dirty() {
-            paths.push(self.transactions.path().to_owned());
+            paths.push(self.transactions.path());
         }
         self.offsets.write_pending()?;
         self.times.write_pending()?;
         if !self.is_active {
-            paths.extend([self.offsets.path().to_owned(), self.times.path().to_owned()]);
+            paths.extend([self.offsets.path(), self.times.path()]);
         }
         Ok(())
     }
 
     /// Its directory has another name.
-    pub(crate) fn move_to(&mut self, directory: &Path) {
-        self.path = file_name(directory, self.base_offset, "log");
-        self.offsets.move_to(file_name(directory, self.base_offset, "index"));
-        self.times.move_to(file_name(directory, self.base_offset, "timeindex"));
-        self.transactions.move_to(file_name(directory, self.base_offset, "txnindex"));
+    pub(crate) fn move_to(&mut self, directory: &Arc<Path>) {
+        self.data = self.data.in_directory(directory);
+        self.offsets.move_to(directory);
+        self.times.move_to(directory);
+        self.transactions.move_to(directory);
     }
 
     /// Syncs the indexes, which the next start believes: before a clean stop, the data being synced already.
@@ -447,10 +449,10 @@ impl Segment {
     /// Renames all files to `.deleted`, which recovery removes; gives their names for the removal later.
     pub(crate) fn rename_for_deletion(self) -> Result<Vec<PathBuf>, LogError> {
         let mut renamed = Vec::new();
-        for path in [self.path.as_path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
+        for path in [self.path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
             if path.exists() {
-                let to = fs::with_suffix(path, DELETED);
-                fs::rename(path, &to)?;
+                let to = fs::with_suffix(&path, DELETED);
+                fs::rename(&path, &to)?;
                 renamed.push(to);
             }
         }
@@ -467,8 +469,8 @@ impl Segment {
 
     /// Removes all files at once.
     pub(crate) fn remove(self) -> Result<(), LogError> {
-        for path in [self.path.as_path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
-            fs::remove(path)?;
+        for path in [self.path(), self.offsets.path(), self.times.path(), self.transactions.path()] {
+            fs::remove(&path)?;
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! `.txnindex`: the aborted transactions that end in a segment, so that read_committed consumers can pass over them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::LogError;
 use crate::fs;
+use crate::segment_file::SegmentFile;
 
 /// Bytes of one entry: version, producer id, first offset, last offset, last stable offset.
 const ENTRY_BYTES: usize = 2 + 4 * 8;
@@ -24,19 +26,24 @@ pub struct Aborted {
 /// The file of one segment; it is there only if something was aborted.
 #[derive(Debug)]
 pub struct TransactionIndex {
-    path: PathBuf,
+    file: SegmentFile,
     /// Written to since the last sync.
     is_dirty: bool,
 }
 
 impl TransactionIndex {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, is_dirty: false }
+    pub(crate) fn new(file: SegmentFile) -> Self {
+        Self { file, is_dirty: false }
+    }
+
+    /// Which file it is.
+    pub(crate) fn file(&self) -> &SegmentFile {
+        &self.file
     }
 
     pub(crate) fn push(&mut self, aborted: Aborted) -> Result<(), LogError> {
-        let file = fs::open(&self.path)?;
-        let end = file.metadata().map_err(LogError::io("cannot read", &self.path))?.len();
+        let file = fs::open(&self.file)?;
+        let end = file.metadata().map_err(LogError::io_at("cannot read", &self.file))?.len();
         let end = end - end % ENTRY_BYTES as u64;
         let mut bytes = Vec::with_capacity(ENTRY_BYTES);
         bytes.extend_from_slice(&0i16.to_be_bytes());
@@ -46,7 +53,7 @@ impl TransactionIndex {
             bytes.extend_from_slice(&value.to_be_bytes());
         }
         self.is_dirty = true;
-        fs::write_at(&file, &self.path, &bytes, end)
+        fs::write_at(&file, &self.file, &bytes, end)
     }
 
     /// Whether entries were added since the last call. They must be on disk before the recovery point passes the markers that
@@ -56,16 +63,16 @@ impl TransactionIndex {
     }
 
     /// Its directory has another name.
-    pub(crate) fn move_to(&mut self, path: PathBuf) {
-        self.path = path;
+    pub(crate) fn move_to(&mut self, directory: &Arc<Path>) {
+        self.file = self.file.in_directory(directory);
     }
 
     /// All entries, in order of their markers.
     pub fn read(&self) -> Result<Vec<Aborted>, LogError> {
-        let bytes = match std::fs::read(&self.path) {
+        let bytes = match std::fs::read(self.path()) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(LogError::io("cannot read", &self.path)(error)),
+            Err(error) => return Err(LogError::io_at("cannot read", &self.file)(error)),
         };
         let number = |entry: &[u8], at: usize| {
             entry.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, i64::from_be_bytes)
@@ -85,14 +92,14 @@ impl TransactionIndex {
     pub(crate) fn truncate(&mut self, offset: i64) -> Result<(), LogError> {
         let keep = self.read()?.iter().take_while(|aborted| aborted.last_offset < offset).count();
         if keep == 0 {
-            return fs::remove(&self.path);
+            return fs::remove(&self.file);
         }
         let length = (keep * ENTRY_BYTES) as u64;
-        fs::set_length(&fs::open(&self.path)?, &self.path, length)
+        fs::set_length(&fs::open(&self.file)?, &self.file, length)
     }
 
     /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.file.path()
     }
 }

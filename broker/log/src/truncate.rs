@@ -1,6 +1,7 @@
 //! Cutting a log, and moving it to another directory.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::LogError;
 use crate::log::Log;
@@ -104,10 +105,10 @@ impl Log {
         self.generation += 1;
         // What compaction has done there says nothing of the copy.
         self.first_dirty_max = self.log_start_offset;
-        to.clone_into(&mut self.directory);
-        self.epochs.move_to(to);
+        self.directory = Arc::from(to);
+        self.epochs.move_to(&self.directory);
         for segment in &mut self.segments {
-            segment.move_to(to);
+            segment.move_to(&self.directory);
         }
         for path in &mut self.unsynced_snapshots {
             if let Some(name) = path.file_name() {
@@ -115,7 +116,7 @@ impl Log {
             }
         }
         // The jitter goes by the name.
-        self.set_config(self.config.clone());
+        self.set_config(Arc::clone(&self.config));
         to.parent().map_or(Ok(()), fs::sync_directory)
     }
 }

@@ -112,16 +112,14 @@ impl AdminService {
         }
         let directories = replicas.directories();
         reply.log_directories = directories
-            .all()
-            .iter()
-            .zip(directories.ids())
-            .map(|(directory, id)| {
-                let space = rustix::fs::statvfs(directory.path()).ok();
+            .configured()
+            .map(|directory| {
+                let space = rustix::fs::statvfs(directory.path()).ok().filter(|_| !directory.is_offline());
                 let bytes =
                     |blocks: u64, size: u64| i64::try_from(blocks.saturating_mul(size)).unwrap_or(i64::MAX);
                 proto::LogDirectory {
                     path: directory.path().display().to_string(),
-                    id: id.to_string(),
+                    id: directories.id_of(directory).map(|id| id.to_string()).unwrap_or_default(),
                     total_bytes: space.as_ref().map_or(-1, |space| bytes(space.f_blocks, space.f_frsize)),
                     free_bytes: space.as_ref().map_or(-1, |space| bytes(space.f_bavail, space.f_frsize)),
                     offline: directory.is_offline(),

@@ -50,9 +50,8 @@ fn describe(context: &BrokerContext, request: &DescribeLogDirsRequest) -> Descri
         None => context.replicas.partitions(),
     };
     let held: Vec<HeldReplica> = partitions.iter().flat_map(|partition| partition.held()).collect();
-    let directories = context.replicas.directories().all();
+    let directories = context.replicas.directories().configured();
     let results = directories
-        .iter()
         .map(|directory| {
             let here = held.iter().filter(|replica| Arc::ptr_eq(&replica.log_dir, directory));
             describe_one(directory, here)

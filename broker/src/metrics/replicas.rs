@@ -155,7 +155,10 @@ impl Replicas {
             encoder,
             "log_directory_offline",
             "1 for a log directory that failed",
-            all.iter().map(|directory| (label(directory), i64::from(directory.is_offline()))),
+            self.0
+                .directories()
+                .configured()
+                .map(|directory| (label(directory), i64::from(directory.is_offline()))),
         )?;
         gauges(
             encoder,

@@ -1,7 +1,6 @@
 //! What happens by the clock, for all partitions together: one task each for lag, checkpoints, retention and deletion, and
 //! the group commit of `flush.messages=1`. Disk work runs on blocking threads.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +91,6 @@ async fn checkpoint_cuts(manager: Arc<ReplicaManager>, stop: CancellationToken) 
 /// `flush.ms`, and rest for logs that nobody appends to.
 async fn flush_by_time(manager: Arc<ReplicaManager>, stop: CancellationToken) {
     let mut timer = timer(FLUSH_CHECK_MS);
-    let mut seen: HashMap<PartitionId, (i64, Option<i64>)> = HashMap::new();
     let mut rounds = 0_u64;
     loop {
         tokio::select! {
@@ -100,26 +98,18 @@ async fn flush_by_time(manager: Arc<ReplicaManager>, stop: CancellationToken) {
             _ = timer.tick() => {}
         }
         rounds += 1;
-        let (manager, mut before) = (Arc::clone(&manager), std::mem::take(&mut seen));
+        let manager = Arc::clone(&manager);
         let round = tokio::task::spawn_blocking(move || {
             let now_ms = Clock::wall_ms();
-            let mut after = HashMap::new();
             for partition in manager.partitions() {
-                let (mut flushed_ms, mut end) = before.remove(&partition.id()).unwrap_or((now_ms, None));
-                if now_ms.saturating_sub(flushed_ms) >= partition.rules().flush_ms() {
-                    partition.sync();
-                    flushed_ms = now_ms;
-                }
+                partition.flush_if_due(now_ms);
                 if rounds.is_multiple_of(REST_CHECK_ROUNDS) {
-                    end = partition.rest_if_idle(end);
+                    partition.rest_if_idle();
                 }
-                after.insert(partition.id(), (flushed_ms, end));
             }
-            after
         });
-        match round.await {
-            Ok(after) => seen = after,
-            Err(error) => tracing::error!(%error, "flushing by time ended by a fault"),
+        if let Err(error) = round.await {
+            tracing::error!(%error, "flushing by time ended by a fault");
         }
     }
 }

@@ -32,13 +32,13 @@ pub struct Loaded {
     /// Its topic's name.
     pub topic: String,
     /// None: it could not be read.
-    pub log: Option<Log>,
+    pub log: Option<Box<Log>>,
     /// Where it lies.
     pub log_dir: Arc<LogDir>,
     /// As checkpointed.
     pub high_watermark: i64,
     /// It was not opened because records that were on disk are damaged.
-    pub(crate) damaged: Option<Damaged>,
+    pub(crate) damaged: Option<Box<Damaged>>,
 }
 
 /// A log that lost what was on disk once.
@@ -60,6 +60,8 @@ pub(super) struct Deletion {
 #[derive(Debug)]
 pub struct Directories {
     all: Vec<Arc<LogDir>>,
+    /// Of `log.dirs`, what could not be opened: nothing lies in them as long as this process runs, and operators see that.
+    unusable: Vec<Arc<LogDir>>,
     /// Held until the process ends.
     locks: Vec<DirectoryLock>,
     pub(super) deletions: Mutex<Vec<Deletion>>,
@@ -71,8 +73,6 @@ pub struct Directories {
     pub(super) interrupted_moves: Mutex<Vec<(PartitionId, PathBuf)>>,
     /// Where replicas are to be made that are not here yet (KIP-113).
     preferred: Mutex<HashMap<(String, i32), Arc<LogDir>>>,
-    /// Every directory of `log.dirs` could be opened.
-    is_complete: bool,
 }
 
 impl Directories {
@@ -86,11 +86,11 @@ impl Directories {
     ) -> Result<(Self, HashMap<PartitionId, Loaded>), OpenError> {
         let mut directories = Self {
             all: Vec::new(),
+            unusable: Vec::new(),
             locks: Vec::new(),
             deletions: Mutex::default(),
             owners: Mutex::default(),
             previous_broker_epoch: -1,
-            is_complete: true,
             interrupted_moves: Mutex::default(),
             preferred: Mutex::default(),
         };
@@ -103,6 +103,9 @@ impl Directories {
                     // Nobody may be told that replicas lie in it.
                     directories.owners.lock().retain(|(owned, _)| owned != path);
                     failures.push(error.to_string());
+                    let log_dir = LogDir::new(path.clone());
+                    log_dir.fail(&error);
+                    directories.unusable.push(log_dir);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -110,13 +113,9 @@ impl Directories {
         if directories.all.is_empty() {
             return Err(OpenError::NoDirectory(failures.join("; ")));
         }
-        directories.is_complete = failures.is_empty();
         if !failures.is_empty() {
             // What lies there may be all that this broker had of a partition.
             directories.previous_broker_epoch = -1;
-        }
-        for failure in failures {
-            tracing::error!(failure, "a log directory cannot be used");
         }
         let threads = shared.options.recovery_threads;
         let found = load_all(threads, properties, &shared.options.recovery, candidates);
@@ -177,9 +176,14 @@ impl Directories {
         self.previous_broker_epoch
     }
 
-    /// All directories.
+    /// All directories that could be opened.
     pub fn all(&self) -> &[Arc<LogDir>] {
         &self.all
+    }
+
+    /// All directories of `log.dirs`: those that could not be opened are offline.
+    pub fn configured(&self) -> impl Iterator<Item = &Arc<LogDir>> {
+        self.all.iter().chain(&self.unusable)
     }
 
     /// A new replica goes where the fewest are. Without a usable directory it has no log.
@@ -234,7 +238,7 @@ impl Directories {
     /// Whether a replica lies, by the metadata, in a directory that could not be opened. An empty one must not be made in its
     /// place: if it were the last in-sync replica it would be elected, and all records would be gone.
     pub(crate) fn is_missing(&self, directory: Uuid) -> bool {
-        !self.is_complete && directory.as_u128() > UNNAMED_MAX && !self.ids().contains(&directory)
+        !self.unusable.is_empty() && directory.as_u128() > UNNAMED_MAX && !self.ids().contains(&directory)
     }
 
     /// A replica that lies where nothing can be read.

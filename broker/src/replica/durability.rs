@@ -59,7 +59,7 @@ impl Partition {
     /// Brings all that was appended to the disk. Blocks: only on a blocking thread. False: the disk is full, and it is to be tried
     /// again.
     pub(crate) fn sync(&self) -> bool {
-        let begun = self.lock().log.as_mut().map(Log::begin_flush);
+        let begun = self.lock().log.as_deref_mut().map(Log::begin_flush);
         // Appends go on while the disk is at work.
         let synced = match begun {
             None => return true,

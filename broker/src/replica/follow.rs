@@ -52,7 +52,7 @@ impl Partition {
         if !state.machine.is_follower() || state.machine.leader_epoch() != leader_epoch {
             return Err(FollowError::Outdated(leader_epoch));
         }
-        state.log.as_ref().ok_or(FollowError::Offline)
+        state.log.as_deref().ok_or(FollowError::Offline)
     }
 
     /// Appends what the leader sent and adopts its high watermark and log start. Gives the next position.

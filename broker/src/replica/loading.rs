@@ -120,6 +120,8 @@ impl Directories {
                 path: found.path,
             });
         }
+        // Most were found, and an empty set keeps its room.
+        stale.shrink_to_fit();
         *log_dir.stale_names.lock() = stale;
         Ok(candidates)
     }
@@ -153,7 +155,8 @@ pub(super) fn load_all(
         loop {
             let Some(next) = queue.lock().pop() else { return found };
             let id = next.id;
-            let opened = Log::open_with_progress(&next.path, config.clone(), next.options, &recovery.bytes);
+            let opened =
+                Log::open_with_progress(&next.path, Arc::clone(&config), next.options, &recovery.bytes);
             recovery.logs_open.fetch_add(1, Ordering::Relaxed);
             found.insert(id, loaded(next, opened, log_dir));
         }
@@ -192,9 +195,9 @@ fn loaded(
     let Candidate { topic, path, options, high_watermark, .. } = candidate;
     let mut damaged = None;
     let log = match opened {
-        Ok((log, _)) => Some(log),
+        Ok((log, _)) => Some(Box::new(log)),
         Err(error @ LogError::Damaged { .. }) => {
-            damaged = Some(Damaged { reason: error.to_string(), path, options });
+            damaged = Some(Box::new(Damaged { reason: error.to_string(), path, options }));
             None
         }
         Err(error) => {
@@ -207,7 +210,7 @@ fn loaded(
 
 /// A crash in the last step of a move between directories leaves the replica in both: the longer one stays.
 fn keep_longer(found: &mut HashMap<PartitionId, Loaded>, others: HashMap<PartitionId, Loaded>) {
-    let end = |loaded: &Loaded| loaded.log.as_ref().map_or(-1, Log::end_offset);
+    let end = |loaded: &Loaded| loaded.log.as_deref().map_or(-1, Log::end_offset);
     for (id, other) in others {
         let worse = match found.remove(&id) {
             None => {
@@ -226,7 +229,7 @@ fn keep_longer(found: &mut HashMap<PartitionId, Loaded>, others: HashMap<Partiti
         tracing::warn!(topic = worse.topic, partition = id.index, directory = %worse.log_dir.path().display(),
             "lies in two directories, because a move was cut short: the shorter one is removed");
         worse.log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
-        match worse.log.map(Log::rename_for_deletion) {
+        match worse.log.map(|log| log.rename_for_deletion()) {
             Some(Ok(path)) => super::directories::remove(&path),
             Some(Err(error)) => tracing::error!(%error, "a replica that was moved away cannot be removed"),
             None => {}

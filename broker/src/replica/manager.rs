@@ -268,7 +268,7 @@ impl ReplicaManager {
         }
         let topic_replicas = Arc::new(TopicReplicas {
             id,
-            name: Arc::from(&*topic.name),
+            name: Arc::clone(&topic.name),
             partition_count: topic.partitions.len(),
             partitions,
         });
@@ -305,7 +305,7 @@ impl ReplicaManager {
     fn create(
         &self,
         topic_id: Uuid,
-        topic: &str,
+        topic: &Arc<str>,
         index: i32,
         rules: &Arc<Rules>,
         partition: &PartitionImage,
@@ -314,7 +314,8 @@ impl ReplicaManager {
         let loaded = self.found.lock().remove(&id);
         let (log, log_dir, high_watermark) = match loaded {
             Some(Loaded { damaged: Some(damaged), log_dir, .. }) => {
-                (self.replace_damaged(&damaged, topic, index, rules, partition), log_dir, 0)
+                let log = self.replace_damaged(&damaged, topic, index, rules, partition);
+                (log.map(Box::new), log_dir, 0)
             }
             Some(loaded) => (loaded.log, loaded.log_dir, loaded.high_watermark),
             None if self
@@ -322,7 +323,7 @@ impl ReplicaManager {
                 .is_missing(partition.directory(self.shared.options.broker_id.into())) =>
             {
                 tracing::error!(
-                    topic,
+                    topic = &**topic,
                     partition = index,
                     "lies in a log directory that cannot be used, and is offline"
                 );
@@ -333,13 +334,13 @@ impl ReplicaManager {
                     self.directories.forget_stale(&self.partitions());
                 }
                 let (log, log_dir) = self.directories.create(topic, id, rules);
-                (log, log_dir, 0)
+                (log.map(Box::new), log_dir, 0)
             }
         };
-        tracing::debug!(topic, partition = index, replicas = ?partition.replicas, "has a replica here");
+        tracing::debug!(topic = &**topic, partition = index, replicas = ?partition.replicas, "has a replica here");
         let replica = Partition::new(
             Arc::clone(&self.shared),
-            Arc::from(topic),
+            Arc::clone(topic),
             id,
             Arc::clone(rules),
             log,
@@ -442,7 +443,7 @@ impl ReplicaManager {
     /// The replica goes: its directory is renamed at once and removed after `file.delete.delay.ms`.
     fn delete(&self, partition: &Partition) {
         if let Some((log, log_dir)) = partition.remove() {
-            self.directories.delete(&self.shared, partition.topic(), partition.id(), log, &log_dir);
+            self.directories.delete(&self.shared, partition.topic(), partition.id(), *log, &log_dir);
         }
     }
 

@@ -157,7 +157,7 @@ impl Partition {
             Next::StartOver(offset) => copy.truncate_fully_and_start_at(offset)?,
             Next::Truncate(offset) => copy.truncate_to(offset)?,
             Next::Append(slice, generation) => {
-                let bytes = slice.to_bytes().map_err(LogError::io("cannot read", copy.directory()))?;
+                let bytes = slice.to_bytes().map_err(LogError::io("cannot read", self.log_dir().path()))?;
                 // Where the log was cut meanwhile, others may stand now in what was read.
                 let is_same = self.lock().log.as_ref().is_some_and(|log| log.generation() == generation);
                 if is_same {
@@ -169,7 +169,7 @@ impl Partition {
     }
 
     /// Puts a synced copy in the replica's place, if it still has everything. Gives the copy back if it does not.
-    fn replace(&self, mut copy: Log, moving: &Arc<Moving>) -> Result<Replaced, CopyEnd> {
+    fn replace(&self, mut copy: Box<Log>, moving: &Arc<Moving>) -> Result<Replaced, CopyEnd> {
         let mut state = self.lock();
         let is_wanted = state.moving.as_ref().is_some_and(|other| Arc::ptr_eq(other, moving));
         if !is_wanted || self.is_deleted() {
@@ -178,13 +178,13 @@ impl Partition {
         let path = moving.target.path().join(directory::partition_directory_name(self.topic(), self.index()));
         // A pass of the compaction would end with files of the old directory; and an earlier move away from the target may not
         // have given its place free.
-        if state.log.as_ref().is_some_and(Log::is_being_compacted) || path.exists() {
+        if state.log.as_deref().is_some_and(Log::is_being_compacted) || path.exists() {
             return Ok(Replaced::NotYet(copy));
         }
         match Self::next_of(&state, &copy)?.ok_or(CopyEnd::Stopped)? {
             Next::CaughtUp => {}
             Next::Append(slice, _) if slice.length <= LAST_BYTES_MAX => {
-                let bytes = slice.to_bytes().map_err(LogError::io("cannot read", copy.directory()))?;
+                let bytes = slice.to_bytes().map_err(LogError::io("cannot read", state.log_dir.path()))?;
                 copy.append_as_follower(&bytes, -1)?;
                 if !matches!(Self::next_of(&state, &copy)?, Some(Next::CaughtUp)) {
                     return Ok(Replaced::NotYet(copy));
@@ -222,9 +222,9 @@ impl Partition {
 
 /// What became of the attempt to put a copy in a replica's place.
 enum Replaced {
-    NotYet(Log),
+    NotYet(Box<Log>),
     /// The old log and where it lies.
-    Done(Log, Arc<LogDir>),
+    Done(Box<Log>, Arc<LogDir>),
 }
 
 /// Why a copy ended before its time.
@@ -242,16 +242,21 @@ impl From<LogError> for CopyEnd {
 }
 
 impl ReplicaManager {
-    /// Moves a replica into the log directory of this path: `LOG_DIR_NOT_FOUND` if there is none, `REPLICA_NOT_AVAILABLE` if
-    /// the replica is not here. It goes on in the background.
+    /// Moves a replica into the log directory of this path: `LOG_DIR_NOT_FOUND` if there is none, `INVALID_REPLICA_ASSIGNMENT` if
+    /// it takes no new replicas (KIP-1066), `REPLICA_NOT_AVAILABLE` if the replica is not here. It goes on in the background.
     pub fn move_replica(&self, topic: &str, index: i32, path: &str) -> Result<(), ErrorCode> {
-        let directories = self.directories().all();
-        let target = directories.iter().find(|dir| dir.path() == Path::new(path));
+        let target = self.directories().configured().find(|dir| dir.path() == Path::new(path));
         let target = target.ok_or(ErrorCode::LogDirNotFound)?;
         if target.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let Some(partition) = self.by_name(topic, index) else {
+        let partition = self.by_name(topic, index);
+        // Where it is it may stay: that is how a move is taken back.
+        let is_there = partition.as_ref().is_some_and(|partition| Arc::ptr_eq(&partition.log_dir(), target));
+        if target.is_cordoned() && !is_there {
+            return Err(ErrorCode::InvalidReplicaAssignment);
+        }
+        let Some(partition) = partition else {
             // It may be on its way to this broker: then it is made there.
             self.directories().prefer(topic, index, target);
             return Err(ErrorCode::ReplicaNotAvailable);
@@ -299,8 +304,12 @@ impl ReplicaManager {
                 if let CopyEnd::Failed(error) = end {
                     tracing::error!(topic = %partition.topic(), partition = partition.index(), %error,
                         "the replica could not be moved");
-                    if error.is_storage_fault() && !moving.target.path().is_dir() {
-                        moving.target.fail(&error);
+                    for log_dir in [&moving.target, &partition.log_dir()] {
+                        if error.is_disk_fault()
+                            && error.path().is_some_and(|at| at.starts_with(log_dir.path()))
+                        {
+                            log_dir.fail(&error);
+                        }
                     }
                 }
                 super::directories::remove(&path);
@@ -316,7 +325,7 @@ impl ReplicaManager {
         stop: &CancellationToken,
     ) -> Result<(Log, Arc<LogDir>), CopyEnd> {
         let config = partition.rules().log_config();
-        let mut copy = Log::create(path, partition.topic_id(), config, Clock::wall_ms())?;
+        let mut copy = Box::new(Log::create(path, partition.topic_id(), config, Clock::wall_ms())?);
         let rate = || self.shared().throttles.move_bytes_per_second();
         loop {
             let is_over = moving.cancelled.load(Ordering::Acquire) || partition.is_deleted();
@@ -330,7 +339,7 @@ impl ReplicaManager {
             if has_everything {
                 copy.flush()?;
                 match partition.replace(copy, moving)? {
-                    Replaced::Done(old, old_dir) => return Ok((old, old_dir)),
+                    Replaced::Done(old, old_dir) => return Ok((*old, old_dir)),
                     Replaced::NotYet(again) => copy = again,
                 }
                 std::thread::sleep(RETRY_PAUSE);

@@ -4,9 +4,10 @@
 //! after it is free. Crash story of an append: the record is in the page cache before anyone hears of it; a kill of the
 //! process loses nothing, a power failure what was not synced, which is why acks=all asks for copies elsewhere.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -28,6 +29,12 @@ use crate::metrics::PartitionTraffic;
 
 /// A question to the transaction coordinator that nobody came back to for so many milliseconds is forgotten.
 const VERIFICATION_MS_MAX: i64 = 600_000;
+
+thread_local! {
+    /// What a step of a machine says is executed before the next one: a thread needs one list, kept for its capacity, and ten
+    /// thousand idle partitions none.
+    static EFFECTS: Cell<Effects> = const { Cell::new(Effects::new()) };
+}
 
 /// How something is to be appended.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +133,7 @@ struct InterestEntry {
 pub(crate) struct State {
     pub(crate) machine: PartitionMachine,
     /// None: the directory is offline, or the replica was removed.
-    pub(crate) log: Option<Log>,
+    pub(crate) log: Option<Box<Log>>,
     /// Where the log lies.
     pub(crate) log_dir: Arc<LogDir>,
     /// A copy of the log is being made in another directory.
@@ -139,8 +146,8 @@ pub(crate) struct State {
     interests: Vec<InterestEntry>,
     /// Transactions that the coordinator is asked about.
     pub(super) verifications: Verifications,
-    /// Kept for its capacity.
-    effects: Effects,
+    /// The log's end when it was last looked at whether somebody appends; -1: not yet.
+    pub(super) end_seen: i64,
 }
 
 /// One replica of one partition.
@@ -155,6 +162,8 @@ pub struct Partition {
     deleted: AtomicBool,
     /// What went in and out.
     pub traffic: Arc<PartitionTraffic>,
+    /// Wall clock of the last sync by `flush.ms`; `i64::MIN`: it was not looked at yet.
+    pub(super) flushed_ms: AtomicI64,
     state: Mutex<State>,
 }
 
@@ -165,7 +174,7 @@ impl Partition {
         topic: Arc<str>,
         id: PartitionId,
         rules: Arc<Rules>,
-        mut log: Option<Log>,
+        mut log: Option<Box<Log>>,
         log_dir: Arc<LogDir>,
         high_watermark: i64,
     ) -> Self {
@@ -188,7 +197,7 @@ impl Partition {
             low_watermark_waits: Vec::new(),
             interests: Vec::new(),
             verifications: Verifications::default(),
-            effects: Effects::new(),
+            end_seen: -1,
         };
         Self {
             id,
@@ -198,6 +207,7 @@ impl Partition {
             leads: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             traffic: Arc::default(),
+            flushed_ms: AtomicI64::new(i64::MIN),
             state: Mutex::new(state),
         }
     }
@@ -254,12 +264,12 @@ impl Partition {
 
     /// Reports a fact to the machine and executes its effects, except wake-ups: those are the caller's, without the lock.
     pub(crate) fn step(&self, state: &mut State, input: Input, wakes: &mut Wakes) {
-        let mut effects = std::mem::take(&mut state.effects);
+        let mut effects = EFFECTS.take();
         state.machine.step(self.shared.grant.now(), input, &mut effects);
         for effect in effects.drain(..) {
             self.execute(state, effect, wakes);
         }
-        state.effects = effects;
+        EFFECTS.set(effects);
     }
 
     fn execute(&self, state: &mut State, effect: Effect, wakes: &mut Wakes) {
@@ -391,7 +401,7 @@ impl Partition {
     }
 
     /// The replica is removed: nobody finds it any more, everyone who waits hears of it. Gives back the log.
-    pub(crate) fn remove(&self) -> Option<(Log, Arc<LogDir>)> {
+    pub(crate) fn remove(&self) -> Option<(Box<Log>, Arc<LogDir>)> {
         self.deleted.store(true, Ordering::Release);
         let mut wakes = Wakes::default();
         let mut state = self.state.lock();
@@ -460,6 +470,14 @@ impl Partition {
     }
 
     // --- interests of fetches ---
+
+    /// Keeps no more memory than those take who wait.
+    pub(super) fn shrink_waits(state: &mut State) {
+        state.acks.shrink_to_fit();
+        state.sync_waits.shrink_to_fit();
+        state.low_watermark_waits.shrink_to_fit();
+        state.interests.shrink_to_fit();
+    }
 
     /// A fetch session has this partition at this slot: mark it when there is news.
     pub fn add_interest(&self, interest: &Arc<FetchInterest>, slot: u32) {

@@ -197,7 +197,7 @@ impl Partition {
             return Ok(FetchResult { diverging, ..Self::offsets(state) });
         }
         let bounds = Self::offsets(state);
-        let log_end = state.log.as_ref().map_or(0, ottla_log::Log::end_offset);
+        let log_end = state.log.as_deref().map_or(0, ottla_log::Log::end_offset);
         let end = match (fetch.replica, fetch.isolation) {
             (Some(_), _) => log_end,
             (None, Isolation::ReadUncommitted) => bounds.high_watermark,
@@ -417,7 +417,7 @@ impl Partition {
     /// A picture of the partition.
     pub fn view(&self) -> PartitionView {
         let state = self.lock();
-        let log = state.log.as_ref();
+        let log = state.log.as_deref();
         PartitionView {
             log_start_offset: log.map_or(-1, ottla_log::Log::log_start_offset),
             log_end_offset: log.map_or(-1, ottla_log::Log::end_offset),

@@ -1,6 +1,7 @@
 //! A topic's settings as its partitions need them: for the log, for the machine, for what producers may send.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_log::LogConfig;
@@ -27,7 +28,7 @@ pub struct Rules {
     flush_messages: i64,
     /// With time 0 and every codec: each request brings its own.
     produce: ProduceRules,
-    log: LogConfig,
+    log: Arc<LogConfig>,
     throttled_leaders: ThrottledReplicas,
     throttled_followers: ThrottledReplicas,
 }
@@ -116,7 +117,7 @@ impl Rules {
             min_insync_replicas: positive(topic.min_insync_replicas).max(1),
             flush_messages: topic.flush_messages,
             produce: produce_rules(&topic),
-            log: log_config(&topic, producer_id_expiration_ms),
+            log: Arc::new(log_config(&topic, producer_id_expiration_ms)),
         }
     }
 
@@ -139,8 +140,8 @@ impl Rules {
     }
 
     /// For the log.
-    pub fn log_config(&self) -> LogConfig {
-        self.log.clone()
+    pub fn log_config(&self) -> Arc<LogConfig> {
+        Arc::clone(&self.log)
     }
 
     /// Whether `cleanup.policy` asks for compaction.

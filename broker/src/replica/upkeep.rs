@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use ottla_log::Log;
 use ottla_replica::Input;
 
 use super::partition::Partition;
@@ -18,20 +20,32 @@ pub(crate) struct Checkpointed {
 }
 
 impl Partition {
-    /// Lets a log that nobody appends to give its files and buffers back. Gives its end.
-    pub(crate) fn rest_if_idle(&self, end_before: Option<i64>) -> Option<i64> {
+    /// Lets a log that nobody has appended to since the last call give its files and buffers back.
+    pub(crate) fn rest_if_idle(&self) {
         let mut state = self.lock();
-        let log = state.log.as_mut()?;
-        let end = log.end_offset();
-        if end_before == Some(end)
-            && let Err(error) = log.rest()
-        {
+        let Some(end) = state.log.as_deref().map(Log::end_offset) else { return };
+        if std::mem::replace(&mut state.end_seen, end) != end {
+            return;
+        }
+        Self::shrink_waits(&mut state);
+        if let Some(Err(error)) = state.log.as_deref_mut().map(Log::rest) {
             let mut wakes = Wakes::default();
             self.broken(&mut state, &error, &mut wakes);
             drop(state);
             wakes.run();
         }
-        Some(end)
+    }
+
+    /// `flush.ms`: syncs a log that was not synced for so long.
+    pub(crate) fn flush_if_due(&self, now_ms: i64) {
+        let flushed_ms = self.flushed_ms.load(Ordering::Relaxed);
+        let is_due = flushed_ms != i64::MIN && now_ms.saturating_sub(flushed_ms) >= self.rules().flush_ms();
+        if is_due {
+            self.sync();
+        }
+        if is_due || flushed_ms == i64::MIN {
+            self.flushed_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
 
     /// Drops segments that are too old or too many. Gives the renamed files, which are removed later.

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use ottla_proto::metadata::MetadataRecord;
 
+use crate::allocator;
 use crate::failure::{Failure, Failures};
 use crate::node_config::{self, Findings, NodeConfig};
 use crate::parse;
@@ -44,8 +45,11 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let (config, findings) = self.load()?;
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .on_thread_park(allocator::give_back_sometimes)
+            .build();
+        let runtime = runtime.context("no runtime")?;
         {
             // Spans are sent by the runtime's connections.
             let _within = runtime.enter();

@@ -83,8 +83,9 @@ impl MetadataImage {
         let index = if record.index > 0 { LogIndex(record.index) } else { index };
         let completed = Arc::make_mut(&mut self.completed);
         completed.push_back(CompletedCommand {
-            id: record.command_id.clone(),
-            reply: record.reply.clone(),
+            // Copies: a slice would keep the whole entry in memory that the record came in, with every partition of a large topic.
+            id: bytes::Bytes::copy_from_slice(&record.command_id),
+            reply: bytes::Bytes::copy_from_slice(&record.reply),
             index,
         });
         while completed.len() > COMPLETED_COMMANDS_MAX {

@@ -99,8 +99,9 @@ async fn feed(
     loop {
         applied.mark_unchanged();
         match machine.next(index) {
-            Next::Entry(delta) => {
-                give(&updates, update(Some(Update::Delta((*delta).clone())))).await?;
+            Next::Entry(entry) => {
+                let delta = entry.delta().map_err(drop)?;
+                give(&updates, update(Some(Update::Delta(delta)))).await?;
                 index += 1;
             }
             Next::Missed(missed) => {

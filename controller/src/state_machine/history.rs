@@ -1,23 +1,27 @@
 //! The newest applied entries, for followers: bounded, pulled by each at its own pace.
+//!
+//! They are held as they came, encoded: a decoded record takes ten times as much, for a partition that changes its leader, and
+//! most entries are pulled once by each follower at the moment they are applied, and then never again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use ottla_proto::controller::Delta;
-use prost::Message;
+use ottla_proto::metadata::MetadataBatch;
+use prost::{DecodeError, Message};
 
 /// Most entries that are held.
 const ENTRIES_MAX: usize = 10_000;
 /// Most bytes of entries that are held in memory; who is farther behind gets a snapshot.
-const BYTES_MAX: usize = 8 << 20;
-/// What a decoded record takes beside its fields' bytes: ten times its encoding, for a partition that changes its leader.
-const RECORD_BYTES: usize = size_of::<ottla_proto::metadata::MetadataRecord>() + 128;
+const BYTES_MAX: usize = 2 << 20;
+/// What an entry takes beside its records.
+const ENTRY_BYTES: usize = size_of::<Held>() + 64;
 
 /// What comes next for a follower.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// This entry.
-    Entry(Arc<Delta>),
+    Entry(Held),
     /// Nothing is applied yet at that index.
     Wait,
     /// Gone: only a snapshot helps.
@@ -31,11 +35,36 @@ pub(crate) struct Missed {
     pub(crate) oldest: i64,
 }
 
+/// An entry as it is held.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    index: i64,
+    term: u64,
+    /// An encoded `MetadataBatch`; empty: an entry of Raft's own.
+    batch: Bytes,
+}
+
+impl Held {
+    pub(super) fn new(index: i64, term: u64, batch: Bytes) -> Self {
+        Self { index, term, batch }
+    }
+
+    /// As a follower gets it. It was decoded once, when it was applied, so that this does not fail.
+    pub(crate) fn delta(&self) -> Result<Delta, DecodeError> {
+        let records = MetadataBatch::decode(self.batch.clone())?.records;
+        Ok(Delta { index: self.index, term: self.term, records })
+    }
+
+    fn bytes(&self) -> usize {
+        self.batch.len() + ENTRY_BYTES
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Index of the first entry held.
     first: i64,
-    entries: VecDeque<(Arc<Delta>, usize)>,
+    entries: VecDeque<Held>,
     bytes: usize,
 }
 
@@ -46,16 +75,15 @@ impl History {
     }
 
     /// The next entry in order.
-    pub(super) fn push(&mut self, delta: Delta) {
-        let bytes = delta.encoded_len() + delta.records.len() * RECORD_BYTES;
+    pub(super) fn push(&mut self, entry: Held) {
         if self.entries.is_empty() {
-            self.first = delta.index;
+            self.first = entry.index;
         }
-        self.entries.push_back((Arc::new(delta), bytes));
-        self.bytes += bytes;
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry);
         while self.entries.len() > ENTRIES_MAX || (self.bytes > BYTES_MAX && self.entries.len() > 1) {
-            if let Some((_, bytes)) = self.entries.pop_front() {
-                self.bytes -= bytes;
+            if let Some(oldest) = self.entries.pop_front() {
+                self.bytes -= oldest.bytes();
                 self.first += 1;
             }
         }
@@ -64,7 +92,7 @@ impl History {
     pub(super) fn next(&self, index: i64) -> Next {
         match usize::try_from(index - self.first) {
             Err(_) => Next::Missed(Missed { oldest: self.first }),
-            Ok(at) => self.entries.get(at).map_or(Next::Wait, |(delta, _)| Next::Entry(Arc::clone(delta))),
+            Ok(at) => self.entries.get(at).map_or(Next::Wait, |entry| Next::Entry(entry.clone())),
         }
     }
 }
@@ -80,11 +108,35 @@ mod tests {
         assert!(matches!(history.next(4), Next::Missed(Missed { oldest: 5 })));
         assert!(matches!(history.next(5), Next::Wait));
         for index in 5..20_000 {
-            history.push(Delta { index, ..Delta::default() });
+            history.push(Held::new(index, 1, Bytes::new()));
         }
         assert!(matches!(history.next(5), Next::Missed(_)));
-        assert!(matches!(history.next(19_999), Next::Entry(delta) if delta.index == 19_999));
-        assert!(matches!(history.next(10_000), Next::Entry(delta) if delta.index == 10_000));
+        assert!(matches!(history.next(19_999), Next::Entry(entry) if entry.index == 19_999));
+        assert!(matches!(history.next(10_000), Next::Entry(entry) if entry.index == 10_000));
         assert!(matches!(history.next(20_000), Next::Wait));
+    }
+
+    #[test]
+    fn no_more_bytes_are_held_than_allowed_and_the_newest_entry_always() {
+        let mut history = History::default();
+        for index in 0..10 {
+            history.push(Held::new(index, 1, Bytes::from(vec![0; BYTES_MAX / 4])));
+        }
+        assert!(history.bytes <= BYTES_MAX);
+        assert!(matches!(history.next(6), Next::Missed(Missed { oldest: 7 })));
+        history.push(Held::new(10, 1, Bytes::from(vec![0; BYTES_MAX * 2])));
+        assert!(matches!(history.next(9), Next::Missed(Missed { oldest: 10 })));
+        assert!(matches!(history.next(10), Next::Entry(_)));
+    }
+
+    #[test]
+    fn an_entry_is_given_as_it_was_applied() {
+        use ottla_proto::metadata::{MetadataRecord, ProducerIdsRecord, metadata_record::Record};
+        let record = Record::ProducerIds(ProducerIdsRecord { next_producer_id: 7, ..Default::default() });
+        let records = vec![MetadataRecord { record: Some(record) }];
+        let batch = MetadataBatch { records: records.clone() }.encode_to_vec();
+        let delta = Held::new(3, 2, batch.into()).delta().unwrap();
+        assert_eq!((delta.index, delta.term, delta.records), (3, 2, records));
+        assert!(Held::new(4, 2, Bytes::new()).delta().unwrap().records.is_empty());
     }
 }

@@ -16,7 +16,6 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use ottla_metadata::image::{LogIndex, MetadataImage};
-use ottla_proto::controller::Delta;
 use ottla_proto::metadata::MetadataBatch;
 use parking_lot::Mutex;
 use prost::Message;
@@ -26,8 +25,8 @@ use crate::identity::Identity;
 use crate::types::{
     Applied, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, image_index,
 };
-use history::History;
 pub(crate) use history::Next;
+use history::{Held, History};
 
 /// What is applied, and from where it came.
 #[derive(Debug, Clone, Default)]
@@ -148,14 +147,13 @@ impl StateMachine {
 
     fn apply_entry(&self, entry: &crate::types::Entry) -> io::Result<()> {
         let index = image_index(&entry.log_id);
-        let records = match &entry.payload {
-            EntryPayload::Normal(batch) => {
-                let bytes = u64::try_from(batch.0.len()).unwrap_or(u64::MAX);
-                self.0.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
-                MetadataBatch::decode(batch.0.clone()).map_err(io::Error::other)?.records
-            }
-            EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+        let batch = match &entry.payload {
+            EntryPayload::Normal(batch) => batch.0.clone(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => Bytes::new(),
         };
+        let bytes = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.0.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+        let records = MetadataBatch::decode(batch.clone()).map_err(io::Error::other)?.records;
         // An error stops the node: going on would give an image that others do not have.
         let (image, _) = self.0.image.load().apply(LogIndex(index), &records).map_err(io::Error::other)?;
         let mut position = self.0.position.lock();
@@ -164,7 +162,11 @@ impl StateMachine {
             position.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
         }
         self.0.image.store(Arc::new(image));
-        self.0.history.lock().push(Delta { index, term: entry.log_id.leader_id.term, records });
+        self.0.history.lock().push(Held::new(
+            index,
+            entry.log_id.leader_id.term,
+            Bytes::copy_from_slice(&batch),
+        ));
         drop(position);
         self.0.applied.send_replace(index);
         Ok(())

@@ -1,7 +1,7 @@
 //! What is to be compacted: how dirty a log is, and a picture of its segments to work from.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
@@ -10,6 +10,7 @@ use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::log::Log;
 use crate::segment::Segment;
+use crate::segment_file::SegmentFile;
 
 /// How much a log needs compaction; the dirtiest log should be next.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -51,10 +52,10 @@ pub(super) struct Source {
 /// A pass that is about to begin. While it exists the log gives no other.
 #[derive(Debug)]
 pub struct CompactionPlan {
-    pub(super) directory: PathBuf,
-    pub(super) config: LogConfig,
+    pub(super) directory: Arc<Path>,
+    pub(super) config: Arc<LogConfig>,
     pub(super) sources: Vec<Source>,
-    pub(super) transaction_indexes: Vec<PathBuf>,
+    pub(super) transaction_indexes: Vec<SegmentFile>,
     pub(super) producers: HashMap<i64, LastOfProducer>,
     pub(super) first_dirty: i64,
     pub(super) end: i64,
@@ -143,7 +144,7 @@ impl Log {
             .map(|pair| Source {
                 base_offset: pair[0].base_offset(),
                 end_offset: pair[1].base_offset(),
-                path: pair[0].path().to_owned(),
+                path: pair[0].path(),
                 size: pair[0].size(),
             })
             .collect();
@@ -153,10 +154,10 @@ impl Log {
         });
         let token = Arc::new(());
         let plan = CompactionPlan {
-            directory: self.directory.clone(),
-            config: self.config.clone(),
+            directory: Arc::clone(&self.directory),
+            config: Arc::clone(&self.config),
             sources,
-            transaction_indexes: self.segments.iter().map(|one| one.transactions.path().to_owned()).collect(),
+            transaction_indexes: self.segments.iter().map(|one| one.transactions.file().clone()).collect(),
             producers: producers.collect(),
             first_dirty: cleanable.first_dirty,
             end: cleanable.end,

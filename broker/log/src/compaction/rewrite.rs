@@ -88,8 +88,8 @@ fn run(
 ) -> Result<CompactionReport, CompactionError> {
     let mut report = CompactionReport::default();
     let mut aborted = Vec::new();
-    for path in &plan.transaction_indexes {
-        aborted.extend(TransactionIndex::new(path.clone()).read()?);
+    for file in &plan.transaction_indexes {
+        aborted.extend(TransactionIndex::new(file.clone()).read()?);
     }
     let mapped_end = fill(plan, map, &aborted, throttle, &mut report)?;
     sync_dirty(plan, mapped_end)?;
@@ -294,7 +294,7 @@ fn rewrite(
     }
     out.write_pending()?;
     segment.finish_cleaned()?;
-    keep_time(group, segment.path());
+    keep_time(group, &segment.path());
     Ok(Some(cleaned))
 }
 

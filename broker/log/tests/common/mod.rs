@@ -61,6 +61,15 @@ pub(crate) fn transactional(producer_id: i64, sequence: i32, key: &[u8], value: 
     BytesMut::from(&builder.finish().unwrap()[..])
 }
 
+/// A batch of one record of an idempotent producer.
+pub(crate) fn idempotent(producer_id: i64, sequence: i32) -> BytesMut {
+    let options =
+        BatchOptions { producer_id, producer_epoch: 0, base_sequence: sequence, ..Default::default() };
+    let mut builder = BatchBuilder::new(options);
+    builder.add(5, None, Some(b"value"), &[]).unwrap();
+    BytesMut::from(&builder.finish().unwrap()[..])
+}
+
 fn end(producer_id: i64, end: EndTransaction) -> BytesMut {
     let marker = Marker { producer_id, producer_epoch: 0, coordinator_epoch: 0, timestamp_ms: 5 };
     BytesMut::from(&end_transaction_marker(end, marker).unwrap()[..])
