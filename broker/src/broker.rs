@@ -2,7 +2,8 @@
 //!
 //! Order of a start: ports and disks first, because they are what most often fails and nothing has happened yet; then the
 //! metadata; then registration, whose epoch everything else carries; clients last, when there is something to serve.
-//! Order of a stop: leadership moves away, connections end, replication ends, logs are closed, the marker is written.
+//! Order of a stop: leadership moves away, clients follow it, connections end, replication ends, logs are closed, the marker
+//! is written.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -43,6 +44,11 @@ use crate::transactions::{Foundation, TransactionService};
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
+/// After leadership has moved away, clients have so long to be told by this broker who leads now: a refusal that names the next
+/// leader moves a producer at once, a connection that ends under its request makes it ask around first.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// How often it is looked whether clients are there still.
+const FAREWELL_LOOK: Duration = Duration::from_millis(10);
 /// Kafka's DUPLICATE_BROKER_REGISTRATION.
 const DUPLICATE_BROKER_REGISTRATION: i32 = 101;
 /// A start that opens many logs, or checks large ones, says so often how far it is: at `/readyz`, and, one time in ten, in the log.
@@ -237,6 +243,9 @@ impl Broker {
             let moved =
                 tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, may_stop.wait_for(|may_stop| *may_stop)).await;
             tracing::info!(moved = moved.is_ok(), "leadership has moved away");
+            if moved.is_ok() {
+                self.see_off().await;
+            }
         }
         self.stop_clients.cancel();
         self.connections.close();
@@ -251,6 +260,22 @@ impl Broker {
             tracing::error!(%error, "logs could not be closed cleanly");
         }
         tracing::info!("broker stopped");
+    }
+}
+
+impl Broker {
+    /// Serves on for a moment, where there are clients and somebody else to go to.
+    async fn see_off(&self) {
+        let own = BrokerId(self.context.options.node_id);
+        let image = self.context.image.current();
+        if !image.brokers().any(|broker| broker.id != own && broker.is_eligible()) {
+            return;
+        }
+        let is_left = || self.context.connections.get().is_none_or(|limits| limits.open() == 0);
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        while !is_left() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(FAREWELL_LOOK).await;
+        }
     }
 }
 

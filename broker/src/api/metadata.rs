@@ -1,9 +1,10 @@
-//! Metadata 0-13: brokers, topics, who leads. Unknown topics are created when the request and the broker allow it.
+//! Metadata 0-13: brokers, topics, who leads. Unknown topics are created when the request and the broker allow it. Where a
+//! leader may be dead the answer waits for the next one (`metadata_leaders.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_metadata::image::{MetadataImage, PartitionImage, TopicImage};
+use ottla_metadata::image::{BrokerId, MetadataImage, PartitionImage, TopicImage};
 use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::metadata_response::{Broker, Partition, Topic};
@@ -12,7 +13,7 @@ use ottla_wire::text::Text;
 use uuid::Uuid;
 
 use super::authorization::{Access, OPERATIONS_OMITTED, Operation};
-use super::{Answer, Call, Client, Dispatcher};
+use super::{Answer, Call, Client, Dispatcher, metadata_leaders};
 use crate::context::{BrokerContext, NodeAddress};
 use crate::internal_topics;
 
@@ -38,9 +39,7 @@ pub(super) fn handle(
     let mut missing = if may_create { creatable(&image, &request) } else { Vec::new() };
     let forbidden = forbidden(&context.access(&call), &mut missing);
     if missing.is_empty() {
-        let mut response = answer(context, &image, &call, &request);
-        explain(&mut response, &forbidden, ErrorCode::UnknownTopicOrPartition);
-        return call.ready(&response);
+        return existing(context, &image, call, request, forbidden);
     }
     let context = Arc::clone(context);
     let at = call.clone();
@@ -59,6 +58,55 @@ pub(super) fn handle(
         explain(&mut response, &refused, ErrorCode::LeaderNotAvailable);
         response
     })
+}
+
+/// The answer where nothing is to be created: at once, unless a leader has to be asked whether it lives.
+fn existing(
+    context: &Arc<BrokerContext>,
+    image: &MetadataImage,
+    call: Call,
+    request: MetadataRequest,
+    forbidden: Vec<(String, ErrorCode)>,
+) -> Answer {
+    let respond = move |context: &BrokerContext, call: &Call, request: &MetadataRequest| {
+        let mut response = answer(context, &context.image.current(), call, request);
+        explain(&mut response, &forbidden, ErrorCode::UnknownTopicOrPartition);
+        response
+    };
+    let own = BrokerId(context.options.node_id);
+    let to_dial = metadata_leaders::to_dial(image, own, asked(image, call.version, &request));
+    if to_dial.is_empty() && context.replicas.shared().unreachable.now().is_empty() {
+        return call.ready(&respond(context, &call, &request));
+    }
+    let context = Arc::clone(context);
+    let at = call.clone();
+    call.waiting(async move {
+        let is_open = |image: &MetadataImage, unreachable: &[i32]| {
+            metadata_leaders::await_election(image, unreachable, asked(image, at.version, &request))
+        };
+        metadata_leaders::settle(&context, to_dial, is_open).await;
+        respond(&context, &at, &request)
+    })
+}
+
+/// The topics that a request is about and that exist.
+fn asked<'a>(
+    image: &'a MetadataImage,
+    version: i16,
+    request: &'a MetadataRequest,
+) -> Box<dyn Iterator<Item = &'a TopicImage> + Send + 'a> {
+    if asks_for_all(request, version) {
+        return Box::new(image.topics());
+    }
+    let by_id = asks_by_id(request);
+    Box::new(request.topics.iter().flatten().filter_map(move |topic| match &topic.name {
+        Some(name) if !by_id => image.topic_by_name(name),
+        _ => image.topic_by_id(topic.topic_id.into()),
+    }))
+}
+
+fn asks_for_all(request: &MetadataRequest, version: i16) -> bool {
+    request.topics.as_ref().is_none_or(|topics| topics.is_empty() && version < NULL_IS_ALL_FROM)
 }
 
 /// Takes the names out that the client may not create. Those that it may not even see are answered so anyway.
@@ -133,10 +181,7 @@ fn answer(
 ) -> MetadataResponse {
     let nodes = BrokerContext::nodes(image, &call.listener);
     let unreachable = context.replicas.shared().unreachable.now();
-    let all = match &request.topics {
-        None => true,
-        Some(topics) => topics.is_empty() && call.version < NULL_IS_ALL_FROM,
-    };
+    let all = asks_for_all(request, call.version);
     let access = context.access(call);
     let describe = |topic: &TopicImage| Topic {
         topic_authorized_operations: if request.include_topic_authorized_operations {
