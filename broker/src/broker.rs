@@ -24,6 +24,7 @@ use crate::context::BrokerContext;
 use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
 };
+use crate::departed::Departed;
 use crate::groups::GroupService;
 use crate::internal_topics::{SHARE_GROUP_STATE, new_topic};
 use crate::metrics::Metrics;
@@ -155,6 +156,7 @@ impl Broker {
             transactions,
             share,
             telemetry: Telemetry::new(telemetry_bytes_max(&options)),
+            departed: Departed::default(),
             features: &SUPPORTED,
             security,
             quotas: Quotas::new(options.quota_windows),
@@ -490,6 +492,7 @@ impl Start<'_> {
             let on_image = move |image: &Arc<_>, delta: Option<&ottla_metadata::image::MetadataDelta>| {
                 // Applying creates and deletes files.
                 tokio::task::block_in_place(|| {
+                    applying.departed.apply_image(image, std::time::Instant::now());
                     applying.replicas.apply_image(image, delta);
                     applying.groups.apply_image(image, delta, applying.options.node_id);
                     applying.transactions.apply_image(image, applying.options.node_id);

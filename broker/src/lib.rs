@@ -13,6 +13,7 @@
 //! | [`groups`] | coordinators of consumer groups |
 //! | [`transactions`] | coordinators of transactions, their markers |
 //! | [`controller_link`] | registration, lease, metadata, commands |
+//! | `departed` | brokers that left a moment ago, and who is still told of them |
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | the HTTP port: metrics, probes, the console |
@@ -26,6 +27,7 @@ pub mod broker;
 pub mod console;
 mod context;
 pub mod controller_link;
+mod departed;
 pub mod groups;
 pub mod http;
 pub mod internal_topics;

@@ -2,7 +2,7 @@
 //! leader may be dead the answer waits for the next one (`metadata_leaders.rs`).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_metadata::image::{BrokerId, MetadataImage, PartitionImage, TopicImage};
 use ottla_proto::controller as proto;
@@ -28,18 +28,19 @@ const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn handle(
     dispatcher: &Dispatcher,
-    _: &mut Client,
+    client: &mut Client,
     call: Call,
     request: MetadataRequest,
 ) -> Answer {
     let context = &dispatcher.context;
+    let connected_at = client.connected_at;
     let image = context.image.current();
     let may_create = context.options.auto_create_topics_enable
         && (call.version < CREATION_FLAG_FROM || request.allow_auto_topic_creation);
     let mut missing = if may_create { creatable(&image, &request) } else { Vec::new() };
     let forbidden = forbidden(&context.access(&call), &mut missing);
     if missing.is_empty() {
-        return existing(context, &image, call, request, forbidden);
+        return existing(context, &image, (call, connected_at), request, forbidden);
     }
     let context = Arc::clone(context);
     let at = call.clone();
@@ -47,7 +48,7 @@ pub(super) fn handle(
         let mut refused = create(&context, missing.clone()).await;
         refused.extend(forbidden);
         let image = context.image.current();
-        let mut response = answer(&context, &image, &at, &request);
+        let mut response = answer(&context, &image, (&at, connected_at), &request);
         // Created a moment ago: as with Kafka the client asks again, when others know of it too.
         for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
             if missing.iter().any(|missing| Some(missing) == topic.name.as_ref()) {
@@ -64,12 +65,12 @@ pub(super) fn handle(
 fn existing(
     context: &Arc<BrokerContext>,
     image: &MetadataImage,
-    call: Call,
+    (call, connected_at): (Call, Instant),
     request: MetadataRequest,
     forbidden: Vec<(String, ErrorCode)>,
 ) -> Answer {
     let respond = move |context: &BrokerContext, call: &Call, request: &MetadataRequest| {
-        let mut response = answer(context, &context.image.current(), call, request);
+        let mut response = answer(context, &context.image.current(), (call, connected_at), request);
         explain(&mut response, &forbidden, ErrorCode::UnknownTopicOrPartition);
         response
     };
@@ -176,10 +177,10 @@ async fn create(context: &BrokerContext, names: Vec<Text>) -> Vec<(String, Error
 fn answer(
     context: &BrokerContext,
     image: &MetadataImage,
-    call: &Call,
+    (call, connected_at): (&Call, Instant),
     request: &MetadataRequest,
 ) -> MetadataResponse {
-    let nodes = BrokerContext::nodes(image, &call.listener);
+    let nodes = context.nodes_known(image, &call.listener, connected_at);
     let unreachable = context.replicas.shared().unreachable.now();
     let all = asks_for_all(request, call.version);
     let access = context.access(call);
