@@ -241,11 +241,15 @@ impl Broker {
         self.context.options.status.set("broker", Some("stopping".into()));
         if self.context.options.controlled_shutdown_enable {
             self.want_shut_down.send_replace(true);
-            let mut may_stop = self.may_stop.clone();
-            let moved =
-                tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, may_stop.wait_for(|may_stop| *may_stop)).await;
-            tracing::info!(moved = moved.is_ok(), "leadership has moved away");
-            if moved.is_ok() {
+            // A bool, and not what was waited for: that holds a lock of the channel, and the session that sends would stand
+            // still for it.
+            let moved = {
+                let mut may_stop = self.may_stop.clone();
+                let moved = may_stop.wait_for(|may_stop| *may_stop);
+                tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, moved).await.is_ok()
+            };
+            tracing::info!(moved, "leadership has moved away");
+            if moved {
                 self.see_off().await;
             }
         }

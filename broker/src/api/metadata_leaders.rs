@@ -18,8 +18,8 @@ use crate::context::BrokerContext;
 /// client asks again after its short back-off.
 const ELECTION_MAX: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether a leader is still in doubt, while the image does not change.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often a leader in doubt is dialled again, while the image does not change.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A request whose partitions have more leaders than this has none of them dialled.
 const DIALLED_MAX: usize = 8;
@@ -70,11 +70,12 @@ pub(super) async fn settle(
     is_open: impl Fn(&MetadataImage, &[i32]) -> bool,
 ) {
     let unreachable = &context.replicas.shared().unreachable;
-    let dials = to_dial.iter().map(|(broker, address)| unreachable.dial(*broker, address));
-    futures_util::future::join_all(dials).await;
     let deadline = Instant::now() + ELECTION_MAX;
     let mut changes = context.image.watch();
     loop {
+        // Again each time: a leader that only seemed to be dead is found to live.
+        let dials = to_dial.iter().map(|(broker, address)| unreachable.dial(*broker, address));
+        futures_util::future::join_all(dials).await;
         changes.borrow_and_update();
         if !is_open(&context.image.current(), &unreachable.now()) || Instant::now() >= deadline {
             return;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// How long clients are not sent to a leader after its connection broke.
@@ -26,6 +27,13 @@ const DIALS_APART: Duration = Duration::from_millis(50);
 
 /// A dial that takes longer says nothing. Whoever asked waits for it.
 const DIAL_MAX: Duration = Duration::from_millis(30);
+
+/// A process that is killed closes its sockets one after another: its port may accept still when a client's connection has
+/// broken. A connection that lasts for so long was not accepted by the dead.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(5);
+
+/// Nor is a leader believed to live so soon after its connection broke, whatever its port does.
+const DYING_MAX: Duration = Duration::from_millis(60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -61,6 +69,14 @@ impl Unreachable {
         since.iter().filter(|(_, since)| since.elapsed() < DOUBT).map(|(broker, _)| *broker).collect()
     }
 
+    /// Its port accepts: unless it may be dying this very moment, its broken connection was a false alarm.
+    fn accepted(&self, broker: i32) {
+        let mut since = self.since.lock();
+        if since.get(&broker).is_some_and(|since| since.elapsed() >= DYING_MAX) {
+            since.remove(&broker);
+        }
+    }
+
     /// Finds out whether a broker's process lives, by its address. Returns when that is known, or cannot be found out soon.
     pub async fn dial(&self, broker: i32, address: &str) {
         let slot = Arc::clone(self.dialled.lock().entry(broker).or_default());
@@ -69,9 +85,13 @@ impl Unreachable {
             return;
         }
         match tokio::time::timeout(DIAL_MAX, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => {
+            Ok(Ok(stream)) => {
                 address.clone_into(&mut dialled.accepted_at);
-                self.answered(broker);
+                if lasts(stream).await {
+                    self.accepted(broker);
+                } else {
+                    self.broke(broker);
+                }
             }
             Ok(Err(error))
                 if error.kind() == io::ErrorKind::ConnectionRefused && dialled.accepted_at == address =>
@@ -83,6 +103,15 @@ impl Unreachable {
         }
         dialled.last = Some(Instant::now());
     }
+}
+
+/// Whether the other side leaves a connection open for a moment. What it says does not matter.
+async fn lasts(mut stream: TcpStream) -> bool {
+    let ended = async {
+        let mut said = [0; 256];
+        while let Ok(1..) = stream.read(&mut said).await {}
+    };
+    tokio::time::timeout(SIGN_OF_LIFE, ended).await.is_err()
 }
 
 #[cfg(test)]
@@ -124,9 +153,24 @@ mod tests {
     async fn one_broken_connection_of_a_leader_that_lives_is_a_false_alarm() {
         let unreachable = Unreachable::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
         unreachable.broke(1);
-        unreachable.dial(1, &listener.local_addr().unwrap().to_string()).await;
+        unreachable.dial(1, &address).await;
+        assert_eq!(unreachable.now(), [1], "it may be closing one socket after another");
+        tokio::time::sleep(DYING_MAX).await;
+        unreachable.dial(1, &address).await;
         assert!(unreachable.now().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_taken_and_cut_at_once_is_one_of_the_dying() {
+        let unreachable = Unreachable::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let dying = tokio::spawn(async move { drop(listener.accept().await) });
+        unreachable.dial(1, &address).await;
+        dying.await.unwrap();
+        assert_eq!(unreachable.now(), [1]);
     }
 
     #[tokio::test]
