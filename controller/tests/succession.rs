@@ -34,7 +34,9 @@ async fn a_leader_whose_process_has_ended_is_replaced_before_the_election_timeou
         cluster.start(dead).await;
         // It has the log again: the next leader may be any.
         let registered = cluster.register(10 + round).await;
-        cluster.all_have("the newest entry", |controller| *controller.watch_applied().borrow() >= registered).await;
+        cluster
+            .all_have("the newest entry", |controller| *controller.watch_applied().borrow() >= registered)
+            .await;
     }
 }
 
@@ -45,7 +47,8 @@ async fn a_leader_that_refuses_connections_and_is_heard_of_stays() {
     cluster.register(7).await;
     let leader = cluster.leader().await;
     let term = |cluster: &Cluster| {
-        let known = |node: &harness::Node| node.controller.watch_leader().borrow().clone().map(|leader| leader.term);
+        let known =
+            |node: &harness::Node| node.controller.watch_leader().borrow().clone().map(|leader| leader.term);
         cluster.nodes.values().map(known).collect::<Vec<_>>()
     };
     let before = term(&cluster);

@@ -99,15 +99,23 @@ fn who_asks_when_the_leader_was_killed_is_told_of_the_next_one() {
             let mut byte = [0];
             drop(leader.0.read(&mut byte));
             let began = Instant::now();
-            (survivor.leader("killed").unwrap(), began.elapsed())
+            let mut answers = Vec::new();
+            while answers.last().is_none_or(|(leader, ..)| *leader < 0) && began.elapsed() < LIMIT {
+                if !answers.is_empty() {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                answers.push(survivor.leader("killed").unwrap());
+            }
+            (answers, began.elapsed())
         });
         // Longer than a dial is good for: the client must not profit from what somebody else was told.
         std::thread::sleep(Duration::from_millis(200));
         cluster.node(dead).unwrap().kill().unwrap();
-        let ((next, next_epoch, code), waited) = broken.join().unwrap();
-        println!("round {round}: told of {next} (epoch {next_epoch}) instead of {dead} after {waited:?}");
-        assert_eq!(code, 0, "{next} after {waited:?}");
-        assert!(next >= 0 && next != dead && next_epoch > epoch, "{next} in epoch {next_epoch} after {dead} in {epoch}");
+        let (answers, waited) = broken.join().unwrap();
+        println!("round {round}: told {answers:?} after the end of {dead}, within {waited:?}");
+        assert!(answers.iter().all(|(leader, ..)| *leader != dead), "the dead leader was named: {answers:?}");
+        let (next, next_epoch, code) = *answers.last().unwrap();
+        assert!(next >= 0 && code == 0 && next_epoch > epoch, "{answers:?} after {epoch}");
         cluster.node(dead).unwrap().start().unwrap();
         cluster.await_brokers(3).unwrap();
         whole(&cluster, "killed");

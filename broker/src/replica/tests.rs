@@ -141,10 +141,7 @@ async fn an_acknowledgement_under_way_when_leadership_moves_fails_with_the_next_
     assert_eq!(node.partition(0).await_ack(&appended, &waiter), AckState::Pending);
     node.manager.apply_image(&image(1, 2, 2, (6, 1), &[2]), None);
     assert!(waiter.is_complete());
-    assert_eq!(
-        node.partition(0).ack_result(&appended),
-        AckState::Failed(ErrorCode::NotLeaderOrFollower)
-    );
+    assert_eq!(node.partition(0).ack_result(&appended), AckState::Failed(ErrorCode::NotLeaderOrFollower));
     assert_eq!(node.manager.leader_of(node.partition(0).id()), (2, 6));
 }
 
