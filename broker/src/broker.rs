@@ -2,7 +2,8 @@
 //!
 //! Order of a start: ports and disks first, because they are what most often fails and nothing has happened yet; then the
 //! metadata; then registration, whose epoch everything else carries; clients last, when there is something to serve.
-//! Order of a stop: leadership moves away, connections end, replication ends, logs are closed, the marker is written.
+//! Order of a stop: leadership moves away, clients follow it, connections end, replication ends, logs are closed, the marker
+//! is written.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -23,6 +24,7 @@ use crate::context::BrokerContext;
 use crate::controller_link::{
     LinkError, SessionEnd, SessionOptions, SessionSignals, follow_metadata, run_session,
 };
+use crate::departed::Departed;
 use crate::groups::GroupService;
 use crate::internal_topics::{SHARE_GROUP_STATE, new_topic};
 use crate::metrics::Metrics;
@@ -43,6 +45,11 @@ use crate::transactions::{Foundation, TransactionService};
 
 /// A controlled shutdown that takes longer than this is cut short: the others will notice soon enough.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
+/// After leadership has moved away, clients have so long to be told by this broker who leads now: a refusal that names the next
+/// leader moves a producer at once, a connection that ends under its request makes it ask around first.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// How often it is looked whether clients are there still.
+const FAREWELL_LOOK: Duration = Duration::from_millis(10);
 /// Kafka's DUPLICATE_BROKER_REGISTRATION.
 const DUPLICATE_BROKER_REGISTRATION: i32 = 101;
 /// A start that opens many logs, or checks large ones, says so often how far it is: at `/readyz`, and, one time in ten, in the log.
@@ -149,6 +156,7 @@ impl Broker {
             transactions,
             share,
             telemetry: Telemetry::new(telemetry_bytes_max(&options)),
+            departed: Departed::default(),
             features: &SUPPORTED,
             security,
             quotas: Quotas::new(options.quota_windows),
@@ -233,10 +241,17 @@ impl Broker {
         self.context.options.status.set("broker", Some("stopping".into()));
         if self.context.options.controlled_shutdown_enable {
             self.want_shut_down.send_replace(true);
-            let mut may_stop = self.may_stop.clone();
-            let moved =
-                tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, may_stop.wait_for(|may_stop| *may_stop)).await;
-            tracing::info!(moved = moved.is_ok(), "leadership has moved away");
+            // A bool, and not what was waited for: that holds a lock of the channel, and the session that sends would stand
+            // still for it.
+            let moved = {
+                let mut may_stop = self.may_stop.clone();
+                let moved = may_stop.wait_for(|may_stop| *may_stop);
+                tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, moved).await.is_ok()
+            };
+            tracing::info!(moved, "leadership has moved away");
+            if moved {
+                self.see_off().await;
+            }
         }
         self.stop_clients.cancel();
         self.connections.close();
@@ -251,6 +266,22 @@ impl Broker {
             tracing::error!(%error, "logs could not be closed cleanly");
         }
         tracing::info!("broker stopped");
+    }
+}
+
+impl Broker {
+    /// Serves on for a moment, where there are clients and somebody else to go to.
+    async fn see_off(&self) {
+        let own = BrokerId(self.context.options.node_id);
+        let image = self.context.image.current();
+        if !image.brokers().any(|broker| broker.id != own && broker.is_eligible()) {
+            return;
+        }
+        let is_left = || self.context.connections.get().is_none_or(|limits| limits.open() == 0);
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        while !is_left() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(FAREWELL_LOOK).await;
+        }
     }
 }
 
@@ -465,6 +496,7 @@ impl Start<'_> {
             let on_image = move |image: &Arc<_>, delta: Option<&ottla_metadata::image::MetadataDelta>| {
                 // Applying creates and deletes files.
                 tokio::task::block_in_place(|| {
+                    applying.departed.apply_image(image, std::time::Instant::now());
                     applying.replicas.apply_image(image, delta);
                     applying.groups.apply_image(image, delta, applying.options.node_id);
                     applying.transactions.apply_image(image, applying.options.node_id);

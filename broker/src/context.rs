@@ -1,14 +1,16 @@
 //! What every handler of the data plane reaches: the image, the replicas, the link to the controller.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use ottla_metadata::acl::AuthorizerOptions;
 use ottla_metadata::config::DescribedConfig;
 use ottla_metadata::features::SupportedFeature;
-use ottla_metadata::image::MetadataImage;
+use ottla_metadata::image::{BrokerId, MetadataImage};
 use ottla_wire::text::Text;
 
 use crate::controller_link::{ControllerClient, ImageHandle};
+use crate::departed::Departed;
 use crate::groups::GroupService;
 use crate::metrics::Metrics;
 use crate::network::ConnectionLimits;
@@ -52,6 +54,8 @@ pub(crate) struct BrokerContext {
     /// Of delegation tokens; `None`: they are not offered.
     pub(crate) token_secret: Option<TokenSecret>,
     pub(crate) telemetry: Telemetry,
+    /// Brokers that clients are told of still.
+    pub(crate) departed: Departed,
     pub(crate) features: &'static [SupportedFeature],
 }
 
@@ -78,6 +82,25 @@ impl BrokerContext {
             .filter(|broker| !broker.fenced)
             .filter_map(|broker| address_of(broker, listener))
             .collect()
+    }
+
+    /// Every broker that is alive, and those that left a moment ago and that a client which has been connected since a time may
+    /// know.
+    pub(crate) fn nodes_known(
+        &self,
+        image: &MetadataImage,
+        listener: &str,
+        connected_at: Instant,
+    ) -> Vec<NodeAddress> {
+        let mut nodes = Self::nodes(image, listener);
+        let unreachable = self.replicas.shared().unreachable.now();
+        let has_ended = |id: BrokerId| unreachable.contains(&id.0);
+        for id in self.departed.named(Instant::now(), connected_at, has_ended) {
+            let left = image.broker(id).filter(|broker| broker.fenced);
+            nodes.extend(left.and_then(|broker| address_of(broker, listener)));
+        }
+        nodes.sort_by_key(|node| node.id);
+        nodes
     }
 
     /// Every property of a topic, as DescribeConfigs shows it.

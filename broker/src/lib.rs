@@ -14,6 +14,7 @@
 //! | [`transactions`] | coordinators of transactions, their markers |
 //! | `coordinator_log` | what these and share groups have alike: how a coordinator's partition is read and written |
 //! | [`controller_link`] | registration, lease, metadata, commands |
+//! | `departed` | brokers that left a moment ago, and who is still told of them |
 //! | `telemetry` | metrics that clients push |
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | the HTTP port: metrics, probes, the console |
@@ -28,6 +29,7 @@ pub mod console;
 mod context;
 pub mod controller_link;
 mod coordinator_log;
+mod departed;
 pub mod groups;
 pub mod http;
 pub mod internal_topics;

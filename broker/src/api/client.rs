@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ottla_wire::text::Text;
 
@@ -17,6 +18,8 @@ pub(crate) struct Client {
     /// The port that it connected from.
     pub(crate) port: u16,
     pub(crate) listener: Arc<str>,
+    /// Since when it is connected.
+    pub(crate) connected_at: Instant,
     /// Who it has shown to be; before that, nobody.
     pub(crate) principal: Arc<Principal>,
     /// It has fetched as a follower: brokers are not held to quotas of clients.
@@ -36,6 +39,7 @@ impl Client {
             host,
             port: peer.port(),
             listener,
+            connected_at: Instant::now(),
             principal: Arc::new(Principal::anonymous()),
             is_broker: false,
             software: None,

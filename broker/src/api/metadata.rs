@@ -1,9 +1,10 @@
-//! Metadata 0-13: brokers, topics, who leads. Unknown topics are created when the request and the broker allow it.
+//! Metadata 0-13: brokers, topics, who leads. Unknown topics are created when the request and the broker allow it. Where a
+//! leader may be dead the answer waits for the next one (`metadata_leaders.rs`).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ottla_metadata::image::{MetadataImage, PartitionImage, TopicImage};
+use ottla_metadata::image::{BrokerId, MetadataImage, PartitionImage, TopicImage};
 use ottla_proto::controller as proto;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::metadata_response::{Broker, Partition, Topic};
@@ -12,7 +13,7 @@ use ottla_wire::text::Text;
 use uuid::Uuid;
 
 use super::authorization::{Access, OPERATIONS_OMITTED, Operation};
-use super::{Answer, Call, Client, Dispatcher};
+use super::{Answer, Call, Client, Dispatcher, metadata_leaders};
 use crate::context::{BrokerContext, NodeAddress};
 use crate::internal_topics;
 
@@ -27,20 +28,19 @@ const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn handle(
     dispatcher: &Dispatcher,
-    _: &mut Client,
+    client: &mut Client,
     call: Call,
     request: MetadataRequest,
 ) -> Answer {
     let context = &dispatcher.context;
+    let connected_at = client.connected_at;
     let image = context.image.current();
     let may_create = context.options.auto_create_topics_enable
         && (call.version < CREATION_FLAG_FROM || request.allow_auto_topic_creation);
     let mut missing = if may_create { creatable(&image, &request) } else { Vec::new() };
     let forbidden = forbidden(&context.access(&call), &mut missing);
     if missing.is_empty() {
-        let mut response = answer(context, &image, &call, &request);
-        explain(&mut response, &forbidden, ErrorCode::UnknownTopicOrPartition);
-        return call.ready(&response);
+        return existing(context, &image, (call, connected_at), request, forbidden);
     }
     let context = Arc::clone(context);
     let at = call.clone();
@@ -48,7 +48,7 @@ pub(super) fn handle(
         let mut refused = create(&context, missing.clone()).await;
         refused.extend(forbidden);
         let image = context.image.current();
-        let mut response = answer(&context, &image, &at, &request);
+        let mut response = answer(&context, &image, (&at, connected_at), &request);
         // Created a moment ago: as with Kafka the client asks again, when others know of it too.
         for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
             if missing.iter().any(|missing| Some(missing) == topic.name.as_ref()) {
@@ -59,6 +59,55 @@ pub(super) fn handle(
         explain(&mut response, &refused, ErrorCode::LeaderNotAvailable);
         response
     })
+}
+
+/// The answer where nothing is to be created: at once, unless a leader has to be asked whether it lives.
+fn existing(
+    context: &Arc<BrokerContext>,
+    image: &MetadataImage,
+    (call, connected_at): (Call, Instant),
+    request: MetadataRequest,
+    forbidden: Vec<(String, ErrorCode)>,
+) -> Answer {
+    let respond = move |context: &BrokerContext, call: &Call, request: &MetadataRequest| {
+        let mut response = answer(context, &context.image.current(), (call, connected_at), request);
+        explain(&mut response, &forbidden, ErrorCode::UnknownTopicOrPartition);
+        response
+    };
+    let own = BrokerId(context.options.node_id);
+    let to_dial = metadata_leaders::to_dial(image, own, asked(image, call.version, &request));
+    if to_dial.is_empty() && context.replicas.shared().unreachable.now().is_empty() {
+        return call.ready(&respond(context, &call, &request));
+    }
+    let context = Arc::clone(context);
+    let at = call.clone();
+    call.waiting(async move {
+        let is_open = |image: &MetadataImage, unreachable: &[i32]| {
+            metadata_leaders::await_election(image, unreachable, asked(image, at.version, &request))
+        };
+        metadata_leaders::settle(&context, to_dial, is_open).await;
+        respond(&context, &at, &request)
+    })
+}
+
+/// The topics that a request is about and that exist.
+fn asked<'a>(
+    image: &'a MetadataImage,
+    version: i16,
+    request: &'a MetadataRequest,
+) -> Box<dyn Iterator<Item = &'a TopicImage> + Send + 'a> {
+    if asks_for_all(request, version) {
+        return Box::new(image.topics());
+    }
+    let by_id = asks_by_id(request);
+    Box::new(request.topics.iter().flatten().filter_map(move |topic| match &topic.name {
+        Some(name) if !by_id => image.topic_by_name(name),
+        _ => image.topic_by_id(topic.topic_id.into()),
+    }))
+}
+
+fn asks_for_all(request: &MetadataRequest, version: i16) -> bool {
+    request.topics.as_ref().is_none_or(|topics| topics.is_empty() && version < NULL_IS_ALL_FROM)
 }
 
 /// Takes the names out that the client may not create. Those that it may not even see are answered so anyway.
@@ -128,15 +177,12 @@ async fn create(context: &BrokerContext, names: Vec<Text>) -> Vec<(String, Error
 fn answer(
     context: &BrokerContext,
     image: &MetadataImage,
-    call: &Call,
+    (call, connected_at): (&Call, Instant),
     request: &MetadataRequest,
 ) -> MetadataResponse {
-    let nodes = BrokerContext::nodes(image, &call.listener);
+    let nodes = context.nodes_known(image, &call.listener, connected_at);
     let unreachable = context.replicas.shared().unreachable.now();
-    let all = match &request.topics {
-        None => true,
-        Some(topics) => topics.is_empty() && call.version < NULL_IS_ALL_FROM,
-    };
+    let all = asks_for_all(request, call.version);
     let access = context.access(call);
     let describe = |topic: &TopicImage| Topic {
         topic_authorized_operations: if request.include_topic_authorized_operations {

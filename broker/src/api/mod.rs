@@ -64,6 +64,7 @@ mod list_offsets;
 mod list_partition_reassignments;
 mod list_transactions;
 mod metadata;
+mod metadata_leaders;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;

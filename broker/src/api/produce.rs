@@ -25,7 +25,7 @@ use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
 use crate::internal_topics::is_internal;
 use crate::quotas::QuotaKind;
-use crate::replica::{AckState, AppendedRecords, Partition, ProduceRefusal, Waiter};
+use crate::replica::{AckState, AppendedRecords, Partition, PartitionId, ProduceRefusal, Waiter};
 
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 13;
@@ -138,13 +138,16 @@ fn append(
         .into_iter()
         .filter(|open| {
             open.wait(&waiter) == AckState::Pending || {
-                settle(&mut response, open);
+                settle(context, &mut response, open);
                 waiter.complete_one();
                 false
             }
         })
         .collect();
     if open.is_empty() {
+        if call.version >= LEADER_HINT_FROM {
+            add_endpoints(context, &call, &mut response);
+        }
         return call.ready(&response);
     }
     let context = Arc::clone(context);
@@ -152,7 +155,7 @@ fn append(
     call.waiting(async move {
         let _ = tokio::time::timeout(timeout, waiter.wait()).await;
         for open in &open {
-            settle(&mut response, open);
+            settle(&context, &mut response, open);
         }
         if version >= LEADER_HINT_FROM {
             add_endpoints(&context, &at, &mut response);
@@ -161,8 +164,9 @@ fn append(
     })
 }
 
-/// Enters the outcome of one acknowledgement into the answer.
-fn settle(response: &mut ProduceResponse, open: &Open) {
+/// Enters the outcome of one acknowledgement into the answer. Whose leader is another one since is told which (KIP-951): that
+/// is what most records meet that were under way when leadership moved.
+fn settle(context: &BrokerContext, response: &mut ProduceResponse, open: &Open) {
     let code = match open.result() {
         AckState::Done => return,
         AckState::Pending => ErrorCode::RequestTimedOut,
@@ -177,7 +181,15 @@ fn settle(response: &mut ProduceResponse, open: &Open) {
         answer.base_offset = -1;
         answer.log_append_time_ms = -1;
         answer.log_start_offset = -1;
+        if code == ErrorCode::NotLeaderOrFollower {
+            answer.current_leader = leader_of(context, open.replica.id());
+        }
     }
+}
+
+fn leader_of(context: &BrokerContext, id: PartitionId) -> CurrentLeader {
+    let (leader_id, leader_epoch) = context.replicas.leader_of(id);
+    CurrentLeader { leader_id, leader_epoch }
 }
 
 struct Append<'a> {
@@ -212,7 +224,14 @@ impl Append<'_> {
                 let replica = replica.and_then(|replica| self.check_writable(replica));
                 match replica {
                     Ok(replica) => self.partition(index, position, data.index, &replica, data.records),
-                    Err(code) => self.refused(data.index, ProduceRefusal::from(code)),
+                    Err(code) => {
+                        let mut refused = self.refused(data.index, ProduceRefusal::from(code));
+                        if let (ErrorCode::NotLeaderOrFollower, Ok(topic)) = (code, &known) {
+                            let id = PartitionId { topic_id: topic.id(), index: data.index };
+                            refused.current_leader = leader_of(self.context, id);
+                        }
+                        refused
+                    }
                 }
             })
             .collect();

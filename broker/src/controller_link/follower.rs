@@ -14,19 +14,25 @@ use ottla_metadata::image::{LogIndex, MetadataDelta, MetadataImage};
 use ottla_proto::controller as proto;
 use ottla_proto::controller::metadata_update::Update;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{ControllerClient, ImageHandle};
 
 /// Pause before another controller is asked after a stream ended.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Pause before the next leader is followed: its first entries may be elections that clients wait for.
+const SWITCH_PAUSE: Duration = Duration::from_millis(2);
 /// Entries that are applied together when they arrive together: one image and one pass over the replicas for all.
 const BATCH_ENTRIES_MAX: usize = 256;
 
 /// A controller that says nothing for so long hangs: also without news it gives a sign of life far more often.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// A leader that could not be followed is left alone for so long, while another controller can be.
+/// A leader that hangs is left alone for so long, while another controller can be followed.
 const AVOIDED_FOR: Duration = Duration::from_secs(10);
+/// One that was there no more when it was called, or ended the stream, is a process that ended: the next one at that address may
+/// lead soon, and whoever follows another controller is behind it by a Raft heartbeat. Doubles with each failure in a row.
+const AVOIDED_AFTER_BREAK: Duration = Duration::from_millis(100);
 
 /// Why following has ended for good.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +55,13 @@ pub async fn follow_metadata(
 ) -> Result<(), FollowError> {
     let publishes_from = *registered.borrow_and_update();
     let mut follower = Follower { latest: image.current(), image, snapshot: None, publishes_from };
-    let mut avoided: Option<(String, tokio::time::Instant)> = None;
+    let mut avoided: Option<Avoided> = None;
     let mut leader = client.watch_leader();
     loop {
-        avoided.take_if(|(_, until)| *until <= tokio::time::Instant::now());
-        let avoid = avoided.as_ref().map(|(endpoint, _)| endpoint.clone());
+        let avoided_until = avoided.as_ref().map(|avoided| avoided.until);
+        let is_over = avoided_until.is_none_or(|until| until <= Instant::now());
+        let mut avoid = avoided.as_ref().map(|avoided| avoided.endpoint.clone()).filter(|_| !is_over);
+        let mut was_followed = false;
         let (endpoint, mut grpc) = pick(&client, avoid.as_deref());
         let request = proto::FollowMetadataRequest {
             node_id,
@@ -69,7 +77,11 @@ pub async fn follow_metadata(
                     update = tokio::time::timeout(SILENCE_MAX, updates.message()) => {
                         update.map_err(|_| silent())??
                     }
-                    () = another_leads(&mut leader, &endpoint, avoid.as_deref()) => break,
+                    () = another_leads(&mut leader, &endpoint, avoid.as_deref()) => return Ok(Ok(true)),
+                    () = sleep_until(avoided_until), if avoid.is_some() => {
+                        avoid = None;
+                        continue;
+                    }
                     Ok(()) = registered.changed() => {
                         follower.publishes_from = *registered.borrow_and_update();
                         follower.publish(None, &mut on_image);
@@ -77,6 +89,7 @@ pub async fn follow_metadata(
                     }
                 };
                 let Some(mut update) = update else { break };
+                was_followed = true;
                 client.note_controllers(std::mem::take(&mut update.controller_endpoints));
                 client.note_leader_id(update.leader_id);
                 client.note_leader(&update.leader_endpoint);
@@ -87,6 +100,8 @@ pub async fn follow_metadata(
                     match ready {
                         Some(Ok(Some(mut update))) => {
                             client.note_controllers(std::mem::take(&mut update.controller_endpoints));
+                            client.note_leader_id(update.leader_id);
+                            client.note_leader(&update.leader_endpoint);
                             batch.push(update);
                         }
                         Some(Ok(None) | Err(_)) | None => break,
@@ -96,25 +111,59 @@ pub async fn follow_metadata(
                     return Ok(Err(error));
                 }
             }
-            Ok::<_, tonic::Status>(Ok(()))
+            Ok::<_, tonic::Status>(Ok(false))
         };
         let outcome = tokio::select! {
             outcome = streamed => outcome,
             () = stopping.cancelled() => return Ok(()),
         };
+        let mut pause = RETRY_PAUSE;
         match outcome {
             Ok(Err(error)) => return Err(error.into()),
-            Ok(Ok(())) => tracing::debug!(endpoint, "the metadata stream ended; asking another controller"),
+            // Known where to go.
+            Ok(Ok(true)) => pause = SWITCH_PAUSE,
+            Ok(Ok(false)) => {
+                tracing::debug!(endpoint, "the metadata stream ended; asking another controller");
+            }
             Err(status) => {
                 tracing::debug!(endpoint, error = status.message(), "no metadata from this controller");
                 client.forget(&endpoint);
-                avoided = Some((endpoint, tokio::time::Instant::now() + AVOIDED_FOR));
+                let earlier = avoided.filter(|_| !was_followed);
+                avoided = Some(Avoided::after(endpoint, &status, earlier, Instant::now()));
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(RETRY_PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
             () = stopping.cancelled() => return Ok(()),
         }
+    }
+}
+
+/// A controller that could not be followed, and is left alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Avoided {
+    endpoint: String,
+    until: Instant,
+    pause: Duration,
+}
+
+impl Avoided {
+    /// `earlier`: who could not be followed before it, without one that could in between.
+    fn after(endpoint: String, status: &tonic::Status, earlier: Option<Self>, now: Instant) -> Self {
+        let is_silent = status.code() == tonic::Code::DeadlineExceeded;
+        let pause = match earlier {
+            _ if is_silent => AVOIDED_FOR,
+            Some(earlier) if earlier.endpoint == endpoint => (earlier.pause * 2).min(AVOIDED_FOR),
+            _ => AVOIDED_AFTER_BREAK,
+        };
+        Self { endpoint, until: now + pause, pause }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -230,6 +279,23 @@ mod tests {
     fn entry(index: i64) -> proto::MetadataUpdate {
         let delta = proto::Delta { index, ..Default::default() };
         proto::MetadataUpdate { update: Some(Update::Delta(delta)), ..Default::default() }
+    }
+
+    #[test]
+    fn a_controller_that_ended_is_called_again_soon_and_one_that_hangs_is_not() {
+        let now = Instant::now();
+        let ended = tonic::Status::unavailable("connection refused");
+        let mut avoided = Avoided::after("a:1".into(), &ended, None, now);
+        assert_eq!(avoided.until, now + AVOIDED_AFTER_BREAK);
+        // Failing on, it is called more and more rarely.
+        for _ in 0..20 {
+            let earlier = avoided.pause;
+            avoided = Avoided::after("a:1".into(), &ended, Some(avoided), now);
+            assert!(avoided.pause == AVOIDED_FOR || avoided.pause == earlier * 2);
+        }
+        assert_eq!(avoided.pause, AVOIDED_FOR);
+        assert_eq!(Avoided::after("b:1".into(), &ended, Some(avoided), now).pause, AVOIDED_AFTER_BREAK);
+        assert_eq!(Avoided::after("a:1".into(), &silent(), None, now).pause, AVOIDED_FOR);
     }
 
     /// S-L04: the logs of topics that a slow controller has not told of yet are not taken for strays.

@@ -160,6 +160,15 @@ impl ReplicaManager {
         .partition(index)
     }
 
+    /// A partition's leader and its epoch by the newest image, which replicas see before anybody is told that one of them leads
+    /// no more; -1: none, or there is no such partition.
+    pub(crate) fn leader_of(&self, id: PartitionId) -> (i32, i32) {
+        let image = self.image.load();
+        image.partition(id.topic_id.into(), id.index).map_or((-1, -1), |partition| {
+            (partition.leader.map_or(-1, |leader| leader.0), partition.leader_epoch.0)
+        })
+    }
+
     /// Every partition with a replica here.
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.topics.read().by_id.values().flat_map(|topic| topic.partitions.values().cloned()).collect()

@@ -16,10 +16,12 @@ use ottla_replica::fetch_session::{
 use ottla_wire::error_code::ErrorCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::read::{FetchPartition, FetchResult, FetchingReplica, Isolation};
+use super::shared::PartitionId;
 use super::waiter::{FetchInterest, InterestKind};
 
 /// Session ids are drawn this often before a request goes without a session.
@@ -347,7 +349,7 @@ fn look_at(
                 }
                 partition
             }
-            Err(error) => return FetchResult::refused(error),
+            Err(error) => return refused_here(manager, &asked.key.topic, index, error),
         },
     };
     let room = request.bytes_max.saturating_sub(bytes_so_far);
@@ -369,6 +371,17 @@ fn look_at(
         preferred_read_replica,
         at_least_one_batch: bytes_so_far == 0,
     })
+}
+
+/// The refusal of a partition that has no replica here; where others have it, with its leader (KIP-951).
+fn refused_here(manager: &ReplicaManager, topic: &TopicKey, index: i32, error: ErrorCode) -> FetchResult {
+    let topic_id = match topic {
+        _ if error != ErrorCode::NotLeaderOrFollower => None,
+        TopicKey::Id(id) => Some(Uuid::from_u128(*id)),
+        TopicKey::Name(name) => manager.topic_by_name(name).map(|topic| topic.id()),
+    };
+    let current_leader = topic_id.map(|topic_id| manager.leader_of(PartitionId { topic_id, index }));
+    FetchResult { current_leader, ..FetchResult::refused(error) }
 }
 
 fn summary(result: &FetchResult) -> PartitionAnswer {

@@ -39,6 +39,7 @@ pub(crate) fn image(
                 broker_id,
                 incarnation_id: vec![0; 16].into(),
                 endpoints: vec![endpoint],
+                grpc_endpoint: format!("127.0.0.1:{port}"),
                 ..Default::default()
             }),
         );

@@ -112,6 +112,39 @@ fn alone_in_the_isr_an_append_is_committed_and_read_at_once() {
     assert_eq!(result.slice.unwrap().length, batch().len());
 }
 
+/// KIP-951: a client that comes to a broker without a replica is told where to go, as one is that comes to a follower.
+#[tokio::test]
+async fn who_has_no_replica_names_the_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ReplicaOptions::new(3, vec![dir.path().to_owned()]);
+    let manager = ReplicaManager::open(options, Arc::new(BTreeMap::new()), Arc::new(Grant::new())).unwrap();
+    manager.apply_image(&image(1, 2, 1, (5, 0), &[1, 2]), None);
+    let node = Node { manager, sessions: FetchSessions::new(10), grant: Arc::new(Grant::new()), _dir: dir };
+    let answer = node.fetch((0, -1), &[(1, 0), (7, 0)]).await;
+    let told: Vec<_> =
+        answer.partitions.iter().map(|(_, result)| (result.error, result.current_leader)).collect();
+    assert_eq!(
+        told,
+        [(ErrorCode::NotLeaderOrFollower, Some((1, 5))), (ErrorCode::UnknownTopicOrPartition, None)]
+    );
+    let topic_id = uuid::Uuid::from_u128(7);
+    assert_eq!(node.manager.leader_of(PartitionId { topic_id, index: 1 }), (1, 5));
+    assert_eq!(node.manager.leader_of(PartitionId { topic_id, index: 2 }), (-1, -1));
+}
+
+/// What waits for its replicas when leadership moves is answered at once, and the next leader is known by then.
+#[tokio::test]
+async fn an_acknowledgement_under_way_when_leadership_moves_fails_with_the_next_leader_known() {
+    let node = node(&[1, 2]);
+    let appended = node.produce(0);
+    let waiter = Waiter::new(1);
+    assert_eq!(node.partition(0).await_ack(&appended, &waiter), AckState::Pending);
+    node.manager.apply_image(&image(1, 2, 2, (6, 1), &[2]), None);
+    assert!(waiter.is_complete());
+    assert_eq!(node.partition(0).ack_result(&appended), AckState::Failed(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(node.manager.leader_of(node.partition(0).id()), (2, 6));
+}
+
 #[test]
 fn without_a_lease_nothing_is_appended() {
     let node = node(&[1]);

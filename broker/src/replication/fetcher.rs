@@ -168,6 +168,7 @@ impl Fetcher {
             });
         };
         let mut peer = Peer::connect(&host, port, &client_id, timeout, &options.peer_security).await?;
+        self.learn_port();
         while !(self.followed.is_empty() && peer.unanswered_count() == 0) {
             let changes = self.inbox.take_now();
             self.change(changes);
@@ -200,6 +201,17 @@ impl Fetcher {
             }
         }
         Ok(())
+    }
+
+    /// The leader's port lets this broker in, or does not: from then on it tells something when it refuses.
+    fn learn_port(&self) {
+        let image = self.manager.image();
+        let Some(registration) = image.broker(self.leader.into()) else { return };
+        let (leader, address) = (self.leader, registration.grpc_endpoint.clone());
+        if !address.is_empty() {
+            let shared = Arc::clone(self.manager.shared());
+            tokio::spawn(async move { shared.unreachable.dial(leader, &address).await });
+        }
     }
 
     /// The next fetch, or one that is sent ahead because the leader has to hear of changes.

@@ -206,6 +206,10 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, sender: mpsc::Sender
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&shared, socket, address)).await {
                 // Nobody takes it any more when the server has ended.
                 Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
+                // Whoever only looks whether somebody listens says nothing and goes.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    tracing::debug!(%address, "a gRPC connection ended before its handshake");
+                }
                 Ok(Err(error)) => tracing::info!(%address, %error, "a gRPC connection was refused"),
                 Err(_) => tracing::info!(%address, "a gRPC handshake took too long"),
             }

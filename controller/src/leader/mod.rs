@@ -222,6 +222,8 @@ impl LeaderTask {
         self.remembered.clear();
         self.remembered_order.clear();
         self.chores.extend([Chore::Begin, Chore::ElectLeaderless]);
+        // Who died with the last leader is to be known soon.
+        self.tick();
     }
 
     fn refuse(&self, ask: Ask) {

@@ -6,9 +6,11 @@
 //! and one that a leader left half done is finished by the next.
 
 mod keeper;
+mod succession;
 mod warden;
 
 pub(crate) use keeper::{Keeper, Places};
+pub(crate) use succession::Succession;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
