@@ -90,8 +90,12 @@ impl Cluster {
     pub fn add_newcomer(&mut self, extra: &[(&str, &str)]) -> Result<i32> {
         let id = self.nodes.iter().map(|node| node.id).max().unwrap_or(0) + 1;
         let ports = free_ports(3)?;
-        let node =
-            Node::new(id, LOOPBACK, [ports[0], ports[1], ports[2]], self.directory.path().join(format!("node-{id}")))?;
+        let node = Node::new(
+            id,
+            LOOPBACK,
+            [ports[0], ports[1], ports[2]],
+            self.directory.path().join(format!("node-{id}")),
+        )?;
         let servers: Vec<String> = self.nodes.iter().map(Node::grpc).collect();
         let mut properties = self.properties(&node, extra);
         properties.retain(|(name, _)| name != "controller.quorum.voters");
@@ -203,7 +207,8 @@ impl Cluster {
             let described = self.ottla(&["--output", "json", "topic", "describe", topic])?.ok()?.json()?;
             let partitions = described["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
             let is_whole = |one: &Value| {
-                one["isr"].as_array().is_some_and(|isr| isr.len() >= replicas) && one["leader"].as_i64() >= Some(0)
+                one["isr"].as_array().is_some_and(|isr| isr.len() >= replicas)
+                    && one["leader"].as_i64() >= Some(0)
             };
             behind = partitions.iter().filter(|one| !is_whole(one)).map(|one| format!("{one}\n")).collect();
             Ok((!partitions.is_empty() && behind.is_empty()).then_some(()))

@@ -88,10 +88,7 @@ impl Connection {
         let answer = self.receive::<ProduceRequest>(PRODUCE_VERSION)?;
         let topic = answer.responses.into_iter().next().context("no topic in the answer")?;
         let partition = topic.partition_responses.into_iter().next().context("no partition in the answer")?;
-        Ok(Produced {
-            error: ErrorCode::from_code(partition.error_code),
-            base_offset: partition.base_offset,
-        })
+        Ok(Produced { error: ErrorCode::from_code(partition.error_code), base_offset: partition.base_offset })
     }
 
     /// Both.

@@ -34,7 +34,10 @@ pub struct Network {
 
 fn run(words: &[&str]) -> Result<()> {
     let output = Command::new(words[0]).args(&words[1..]).output().with_context(|| {
-        format!("cannot run {}: partitions need iproute2 and iptables (apt-get install iproute2 iptables)", words[0])
+        format!(
+            "cannot run {}: partitions need iproute2 and iptables (apt-get install iproute2 iptables)",
+            words[0]
+        )
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -74,7 +77,19 @@ impl Network {
             network.plug(&port)?;
             network.addresses.push(address);
         }
-        run(&["ip", "link", "add", &network.link, "type", "veth", "peer", "name", "port0", "netns", &switch])?;
+        run(&[
+            "ip",
+            "link",
+            "add",
+            &network.link,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "port0",
+            "netns",
+            &switch,
+        ])?;
         run(&["ip", "address", "add", &format!("{}/24", network.address), "dev", &network.link])?;
         run(&["ip", "link", "set", &network.link, "up"])?;
         network.plug("port0")?;
@@ -158,7 +173,8 @@ impl Network {
 
     /// Every packet arrives again.
     pub fn heal(&self) -> Result<()> {
-        (0..self.namespaces.len()).try_for_each(|member| self.in_member(member, &["iptables", "-w", "-F", "INPUT"]))
+        (0..self.namespaces.len())
+            .try_for_each(|member| self.in_member(member, &["iptables", "-w", "-F", "INPUT"]))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cluster::eventually;
 use crate::command::binary;
 
 /// A node may take this long to stop when asked to.
@@ -149,9 +150,21 @@ impl Node {
         self.wait(STOP_TIMEOUT)
     }
 
-    /// SIGSTOP: the process stands still, its sockets stay.
+    /// SIGSTOP: the process stands still, its sockets stay. Returns when every thread does.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.process_id().unwrap_or_default());
+        let is_stopped = |stat: String| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'));
+        eventually(STOP_TIMEOUT, "every thread stands still", || {
+            for task in std::fs::read_dir(&tasks)? {
+                // A thread that has just ended has no state.
+                let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+                if !is_stopped(stat) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
     }
 
     /// SIGCONT.

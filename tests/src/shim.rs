@@ -79,8 +79,7 @@ impl Shim {
     pub fn install(node: &mut Node, prefix: &Path) -> Result<Self> {
         let library = library(node.directory())?;
         let path = node.directory().join("faults");
-        let control =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let control = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         control.write_all_at(&[0; 8 * KNOBS], 0)?;
         node.set_variable("LD_PRELOAD", library);
         node.set_variable("OTTLA_SHIM_CONTROL", path);

@@ -162,7 +162,12 @@ impl Verify {
         let outcome = self.judge(acknowledged_min);
         println!("{}", self.said());
         outcome.with_context(|| {
-            format!("seed {}; history, report and logs are in {}\n{}", self.seed, self.keep(cluster), self.said())
+            format!(
+                "seed {}; history, report and logs are in {}\n{}",
+                self.seed,
+                self.keep(cluster),
+                self.said()
+            )
         })
     }
 

@@ -37,11 +37,14 @@ fn skewed(properties: &[(&str, &str)]) -> (Cluster, Vec<Shim>) {
 /// refused, which is right.
 fn topic(cluster: &Cluster, seed: u64) {
     let any_time = format!("message.timestamp.after.max.ms={}", i64::MAX);
-    cluster.create_topic(&format!("ottla-verify-{seed}"), 6, 3, &["min.insync.replicas=2", &any_time]).unwrap();
+    cluster
+        .create_topic(&format!("ottla-verify-{seed}"), 6, 3, &["min.insync.replicas=2", &any_time])
+        .unwrap();
 }
 
 fn term(cluster: &Cluster) -> u64 {
-    let status = cluster.ottla(&["quorum", "status", "--output", "json"]).unwrap().ok().unwrap().json().unwrap();
+    let status =
+        cluster.ottla(&["quorum", "status", "--output", "json"]).unwrap().ok().unwrap().json().unwrap();
     status["leader_epoch"].as_u64().unwrap_or_else(|| panic!("no leader_epoch in {status}"))
 }
 
@@ -59,14 +62,18 @@ fn run(extra: &[&str], properties: &[(&str, &str)], jumps: &[[i64; 3]], pause: D
         }
         std::thread::sleep(pause);
     }
-    let went_on = verify.await_writes(PARTITIONS, WRITES_LIMIT).unwrap_or_else(|error| {
-        panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-    });
+    let went_on = verify
+        .await_writes(PARTITIONS, WRITES_LIMIT)
+        .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
     println!("every partition was written to {went_on:?} after the last jump");
     cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap();
     let after = term(&cluster);
     let log = cluster.logs();
-    assert!(!log.contains("it is fenced"), "a jump of the clock fenced a broker: kept in {}", verify.keep(&cluster));
+    assert!(
+        !log.contains("it is fenced"),
+        "a jump of the clock fenced a broker: kept in {}",
+        verify.keep(&cluster)
+    );
     assert_eq!(before, after, "a jump of the clock began an election: kept in {}", verify.keep(&cluster));
     verify.finish_held(&cluster, 50).unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -11,7 +11,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use ottla_tests::{Cluster, Connection, DISK_FAULT, Knob, NO_SPACE, Shim, Verify, eventually, from_environment};
+use ottla_tests::{
+    Cluster, Connection, DISK_FAULT, Knob, NO_SPACE, Shim, Verify, eventually, from_environment,
+};
 use ottla_wire::error_code::ErrorCode;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -146,7 +148,8 @@ impl Drop for SmallDisk {
 #[ignore = "needs root"]
 fn s_l09_a_disk_fills_up_and_a_topic_is_deleted() {
     let mut cluster = Cluster::prepare(3, &[FAST_LAG, ("log.segment.delete.delay.ms", "1000")]).unwrap();
-    let disk = SmallDisk::mount(&cluster.nodes[0].data_directory(), 96).unwrap_or_else(|error| panic!("{error:#}"));
+    let disk =
+        SmallDisk::mount(&cluster.nodes[0].data_directory(), 96).unwrap_or_else(|error| panic!("{error:#}"));
     start(&mut cluster);
     let mut verify = Verify::start(&cluster, seed(), &["--rate", "300"]).unwrap();
     cluster.create_topic("filler", 3, 1, &["file.delete.delay.ms=100"]).unwrap();
@@ -156,9 +159,9 @@ fn s_l09_a_disk_fills_up_and_a_topic_is_deleted() {
     let filling = "x".repeat(500_000);
     let mut written = 0;
     let refused = loop {
-        let produced = connection.produce("filler", partition, 1, &filling).unwrap_or_else(|error| {
-            panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-        });
+        let produced = connection
+            .produce("filler", partition, 1, &filling)
+            .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
         if produced.error != ErrorCode::None {
             break produced.error;
         }
@@ -171,9 +174,9 @@ fn s_l09_a_disk_fills_up_and_a_topic_is_deleted() {
     while connection.produce("filler", partition, 1, "x").unwrap().error == ErrorCode::None {}
     // The metadata go on, here and elsewhere.
     for number in 0..20 {
-        cluster.create_topic(&format!("more-{number}"), 3, 3, &[]).unwrap_or_else(|error| {
-            panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-        });
+        cluster
+            .create_topic(&format!("more-{number}"), 3, 3, &[])
+            .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
     }
     std::thread::sleep(Duration::from_secs(8));
     assert!(cluster.nodes[0].is_running(), "kept in {}\n{}", verify.keep(&cluster), cluster.nodes[0].log());
@@ -224,7 +227,11 @@ fn one_directory_fails(break_it: impl Fn(&Shim)) {
     shim.clear().unwrap();
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(in_sync(&cluster), 3, "a directory that failed was used again");
-    assert_eq!(shim.get(Knob::SyncedAgain).unwrap(), 0, "a file was synced again after a sync of it had failed");
+    assert_eq!(
+        shim.get(Knob::SyncedAgain).unwrap(),
+        0,
+        "a file was synced again after a sync of it had failed"
+    );
     // Only a start brings it back.
     cluster.nodes[0].stop().unwrap();
     cluster.nodes[0].start().unwrap();
@@ -295,10 +302,15 @@ fn metadata_disk(error: i64, knobs: &[Knob]) {
             topics.push(name);
         }
     }
-    assert!(topics.len() > 10, "{} of 20 topics were created: kept in {}", topics.len(), verify.keep(&cluster));
-    let ended = cluster.nodes[leader].wait(PATIENCE).unwrap_or_else(|error| {
-        panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-    });
+    assert!(
+        topics.len() > 10,
+        "{} of 20 topics were created: kept in {}",
+        topics.len(),
+        verify.keep(&cluster)
+    );
+    let ended = cluster.nodes[leader]
+        .wait(PATIENCE)
+        .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
     assert!(!ended.success(), "{ended}");
     let log = cluster.nodes[leader].log();
     let last = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
@@ -356,9 +368,9 @@ fn s_c22_syncs_of_the_metadata_log_take_a_second() {
         shim.set(Knob::SyncDelayMs, 1_000).unwrap();
     }
     for number in 0..5 {
-        cluster.create_topic(&format!("topic-{number}"), 1, 3, &[]).unwrap_or_else(|error| {
-            panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-        });
+        cluster
+            .create_topic(&format!("topic-{number}"), 1, 3, &[])
+            .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
         verify.await_writes(PARTITIONS, WRITES_LIMIT).map(drop).unwrap_or_else(panic_with(&cluster, &verify));
     }
     shims.iter().for_each(|shim| shim.clear().unwrap());

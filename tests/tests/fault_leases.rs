@@ -32,7 +32,9 @@ fn write_elsewhere(cluster: &Cluster, asleep: usize, value: &str) -> Instant {
             if at == asleep {
                 continue;
             }
-            let Ok(mut connection) = Connection::open(&node.kafka(), Duration::from_secs(5)) else { continue };
+            let Ok(mut connection) = Connection::open(&node.kafka(), Duration::from_secs(5)) else {
+                continue;
+            };
             if connection.produce("t", 0, -1, value).is_ok_and(|produced| produced.error == ErrorCode::None) {
                 return Ok(Some(Instant::now()));
             }
@@ -86,13 +88,32 @@ fn s_r06_a_leader_that_slept_through_its_lease_acknowledges_nothing() {
             );
         }
     }
+    // It goes on being asked while it comes back. What it acknowledges then, it does so as a leader that all others follow.
+    let mut acknowledged = Vec::new();
+    let back = Instant::now();
+    while back.elapsed() < Duration::from_secs(2) {
+        let Ok(mut connection) = Connection::open(&cluster.nodes[leader].kafka(), PATIENCE) else { continue };
+        for _ in 0..50 {
+            let value = format!("back-{}", back.elapsed().as_micros());
+            match connection.produce("t", 0, 1, &value) {
+                Ok(produced) if produced.error == ErrorCode::None => acknowledged.push(value),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    }
     cluster.await_in_sync("t", 3, PATIENCE).unwrap();
     let values = values(&cluster);
+    let lost: Vec<&String> = acknowledged.iter().filter(|value| !values.contains(*value)).collect();
+    assert!(lost.is_empty(), "acknowledged when it came back, and lost: {lost:?}\n{}", cluster.logs());
     for at in 0..connections.len() {
         // With acks=1 what only the old leader had may be gone.
         assert!(at % 2 == 0 || values.contains(&format!("before-{at}")), "{values:?}");
     }
-    assert!(values.contains("elsewhere") && !values.iter().any(|value| value.starts_with("asleep")), "{values:?}");
+    assert!(
+        values.contains("elsewhere") && !values.iter().any(|value| value.starts_with("asleep")),
+        "{values:?}"
+    );
 }
 
 /// S-R06, I44: what a leader had appended, and its followers had not fetched, when it fell asleep: waiting replies are no
@@ -127,7 +148,11 @@ fn s_r06_what_waited_for_followers_is_not_acknowledged_after_the_lease() {
     }
     cluster.await_in_sync("t", 3, PATIENCE).unwrap();
     let values = values(&cluster);
-    assert!(acknowledged.is_subset(&values), "acknowledged {acknowledged:?}, there is {values:?}\n{}", cluster.logs());
+    assert!(
+        acknowledged.is_subset(&values),
+        "acknowledged {acknowledged:?}, there is {values:?}\n{}",
+        cluster.logs()
+    );
     assert!(acknowledged.len() < 7, "the followers had everything: nothing was tried");
 }
 
@@ -143,14 +168,14 @@ fn s_r06_brokers_sleep_through_their_leases_in_turn() {
     for round in 0..rounds {
         let node = &cluster.nodes[usize::try_from(round % 3).unwrap()];
         node.pause().unwrap();
-        let went_on = verify.await_writes(6, Duration::from_secs(16)).unwrap_or_else(|error| {
-            panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-        });
+        let went_on = verify
+            .await_writes(6, Duration::from_secs(16))
+            .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
         std::thread::sleep(Duration::from_secs(18).saturating_sub(went_on));
         node.resume().unwrap();
-        let in_sync = cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap_or_else(|error| {
-            panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-        });
+        let in_sync = cluster
+            .await_in_sync(&verify.topic, 3, PATIENCE)
+            .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
         println!("node {} slept: written to after {went_on:?}; awake: in sync after {in_sync:?}", node.id);
     }
     verify.finish_held(&cluster, rounds * 300).unwrap_or_else(|error| panic!("{error:#}"));
@@ -180,9 +205,9 @@ fn s_c19_a_broker_that_stumbles_is_not_fenced() {
         stumbling.resume().unwrap();
         std::thread::sleep(Duration::from_secs(3));
     }
-    verify.await_writes(6, Duration::from_secs(10)).unwrap_or_else(|error| {
-        panic!("{error:#}\nkept in {}", verify.keep(&cluster))
-    });
+    verify
+        .await_writes(6, Duration::from_secs(10))
+        .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
     assert!(!cluster.logs().contains("it is fenced"), "kept in {}", verify.keep(&cluster));
     cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap();
     verify.finish_held(&cluster, 300).unwrap_or_else(|error| panic!("{error:#}"));

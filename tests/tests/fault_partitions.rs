@@ -327,7 +327,9 @@ fn s_r05_a_leader_that_is_cut_off_stops_acknowledging_before_another_leads() {
     assert_eq!(old.refused, Some(ErrorCode::NotLeaderOrFollower), "{old:?}");
     assert!(after(old.last) < Some(LEASE), "it acknowledged after its lease: {old:?}");
     assert!(strict.last.is_none(), "acks=all was acknowledged without followers: {strict:?}");
-    let new = first.first.into_iter().chain(second.first).min().expect("nobody else leads");
+    let new = first.first.into_iter().chain(second.first).min();
+    let new =
+        new.unwrap_or_else(|| panic!("nobody else leads: {first:?} {second:?}\n{}", lab.cluster.logs()));
     println!("another acknowledged after {:?}", new.duration_since(cut));
     assert!(old.last < Some(new), "two leaders acknowledged at the same time");
     lab.network.heal().unwrap();
@@ -353,9 +355,10 @@ fn s_r18_a_fifth_of_all_packets_is_lost_and_one_line_is_slow() {
     let meanwhile = verify.acknowledged().unwrap() - before;
     lab.network.heal().unwrap();
     lab.network.speed_up(2).unwrap();
-    let in_sync = lab.cluster.await_in_sync(&verify.topic, 3, HEAL_LIMIT * 2).unwrap_or_else(|error| {
-        panic!("{error:#}\nkept in {}", verify.keep(&lab.cluster))
-    });
+    let in_sync = lab
+        .cluster
+        .await_in_sync(&verify.topic, 3, HEAL_LIMIT * 2)
+        .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&lab.cluster)));
     println!("{meanwhile} batches in {seconds} s; healed: in sync after {in_sync:?}");
     assert!(meanwhile > seconds / 2, "nothing went on: {meanwhile} batches");
     verify.await_writes(PARTITIONS, WRITES_LIMIT).unwrap();

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use ottla_coordinator::transaction::verification::{VerificationGuard, Verifications};
 use ottla_log::{Log, LogError};
-use ottla_replica::{Assignment, Effect, Effects, Input, PartitionMachine};
+use ottla_replica::{Assignment, Effect, Effects, Input, Now, PartitionMachine};
 use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
@@ -157,6 +157,9 @@ pub struct Partition {
     pub traffic: Arc<PartitionTraffic>,
     state: Mutex<State>,
 }
+
+/// Replies that wait for followers wait no longer than so long after the lease.
+const LEASE_OVER_MS: u64 = 500;
 
 impl Partition {
     /// A replica without a role.
@@ -451,6 +454,13 @@ impl Partition {
         }
         self.step(&mut state, Input::Tick, &mut wakes);
         Self::release_acks(&mut state, &mut wakes);
+        if is_lease_long_over(self.shared.grant.now()) {
+            // Another leads by now, as far as this broker can know: producers are to look for it, and not to wait here until they
+            // give up.
+            for wait in state.acks.drain(..) {
+                wakes.add_waiter(wait.waiter);
+            }
+        }
         state.acks.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.sync_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.low_watermark_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
@@ -614,7 +624,8 @@ impl Partition {
             return ProduceRefusal::from(ErrorCode::KafkaStorageError);
         }
         ProduceRefusal {
-            current_leader: Some(hint(state)),
+            // Without a lease it is not this broker any more, and it does not know who.
+            current_leader: Some(hint(state)).filter(|_| !state.machine.is_leader()),
             ..ProduceRefusal::from(ErrorCode::NotLeaderOrFollower)
         }
     }
@@ -638,7 +649,11 @@ impl Partition {
     /// Where an append stands: asked after the waiter was completed, or timed out (`Pending` then).
     pub fn ack_result(&self, appended: &AppendedRecords) -> AckState {
         let now = self.shared.grant.now();
-        self.state.lock().machine.ack_state(now, appended.leader_epoch, appended.last_offset).into()
+        let state = self.state.lock();
+        match state.machine.ack_state(now, appended.leader_epoch, appended.last_offset).into() {
+            AckState::Pending if is_lease_long_over(now) => AckState::Failed(ErrorCode::NotLeaderOrFollower),
+            standing => standing,
+        }
     }
 
     // --- DeleteRecords ---
@@ -724,6 +739,11 @@ impl Partition {
             wakes.add_waiter(wait.waiter);
         }
     }
+}
+
+/// A lease that is only late (the machine was busy) may come back before anybody else leads.
+fn is_lease_long_over(now: Now) -> bool {
+    now.ms >= now.lease_until_ms.saturating_add(LEASE_OVER_MS)
 }
 
 /// The leader that this replica knows, and its epoch.

@@ -13,7 +13,7 @@ pub struct LeaseOptions {
     /// `broker.session.timeout.ms`: without a heartbeat for so long a broker is fenced.
     pub session_timeout_ms: u64,
     /// After its session broke (the process ended, or the network) a broker has this long to open another one; then it
-    /// is fenced, unless its lease runs on: it may still act as a leader until then.
+    /// is fenced.
     pub broken_session_grace_ms: u64,
 }
 
@@ -21,6 +21,8 @@ pub struct LeaseOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lease {
     epoch: BrokerEpoch,
+    /// That it was heard of in last; 0: in none.
+    session: u64,
     expires_ms: u64,
     /// The session broke at this time and no other was opened.
     broken_ms: Option<u64>,
@@ -36,6 +38,8 @@ struct Lease {
 pub struct Heartbeat {
     /// Of which registration.
     pub epoch: BrokerEpoch,
+    /// In which of the broker's sessions: the later ones have the larger numbers.
+    pub session: u64,
     /// How much of the metadata log it has applied.
     pub metadata_index: i64,
     /// It cannot serve yet.
@@ -65,6 +69,7 @@ impl Leases {
                 broker.id,
                 Lease {
                     epoch: broker.epoch,
+                    session: 0,
                     expires_ms: now_ms + self.options.session_timeout_ms,
                     broken_ms: None,
                     metadata_index: -1,
@@ -76,12 +81,18 @@ impl Leases {
         }
     }
 
-    /// A heartbeat of a registered epoch renews the lease.
+    /// A heartbeat of a registered epoch renews the lease. One of a session that the broker has replaced says nothing: the network
+    /// kept it back.
     pub fn heartbeat(&mut self, now_ms: u64, id: BrokerId, heartbeat: Heartbeat) {
+        let is_newer = |lease: &Lease| lease.epoch == heartbeat.epoch && lease.session > heartbeat.session;
+        if self.leases.get(&id).is_some_and(is_newer) {
+            return;
+        }
         self.leases.insert(
             id,
             Lease {
                 epoch: heartbeat.epoch,
+                session: heartbeat.session,
                 expires_ms: now_ms + self.options.session_timeout_ms,
                 broken_ms: None,
                 metadata_index: heartbeat.metadata_index,
@@ -92,9 +103,11 @@ impl Leases {
         );
     }
 
-    /// The session of this epoch broke.
-    pub fn session_broken(&mut self, now_ms: u64, id: BrokerId, epoch: BrokerEpoch) {
-        if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.epoch == epoch) {
+    /// A session of this epoch broke. If the broker has another one by now this is no news: after a partition of the network the end
+    /// of the old session is often seen only when the new one stands.
+    pub fn session_broken(&mut self, now_ms: u64, id: BrokerId, epoch: BrokerEpoch, session: u64) {
+        let is_last = |lease: &&mut Lease| lease.epoch == epoch && lease.session <= session;
+        if let Some(lease) = self.leases.get_mut(&id).filter(is_last) {
             lease.broken_ms.get_or_insert(now_ms);
         }
     }
@@ -173,7 +186,17 @@ mod tests {
     const OPTIONS: LeaseOptions = LeaseOptions { session_timeout_ms: 9_000, broken_session_grace_ms: 300 };
 
     fn beat(epoch: i64) -> Heartbeat {
-        Heartbeat { epoch: BrokerEpoch(epoch), metadata_index: 7, wants_fence: false, wants_shut_down: false }
+        beat_in(epoch, 1)
+    }
+
+    fn beat_in(epoch: i64, session: u64) -> Heartbeat {
+        Heartbeat {
+            epoch: BrokerEpoch(epoch),
+            session,
+            metadata_index: 7,
+            wants_fence: false,
+            wants_shut_down: false,
+        }
     }
 
     #[test]
@@ -190,13 +213,31 @@ mod tests {
     fn a_broken_session_leaves_a_short_grace_that_a_new_heartbeat_ends() {
         let mut leases = Leases::new(OPTIONS);
         leases.heartbeat(0, BrokerId(1), beat(5));
-        leases.session_broken(1_000, BrokerId(1), BrokerEpoch(4));
+        leases.session_broken(1_000, BrokerId(1), BrokerEpoch(4), 1);
         assert_eq!(leases.next_deadline_ms(), Some(9_000), "another registration's session");
-        leases.session_broken(1_000, BrokerId(1), BrokerEpoch(5));
+        leases.session_broken(1_000, BrokerId(1), BrokerEpoch(5), 1);
         assert!(!leases.is_held(1_000, BrokerId(1)));
         assert!(leases.expired(1_299).is_empty());
         leases.heartbeat(1_299, BrokerId(1), beat(5));
         assert!(leases.expired(1_300).is_empty());
+    }
+
+    /// S-R17: after a partition the system gives the end of the old connection, and what was kept back in it, when the broker has long
+    /// come back.
+    #[test]
+    fn what_comes_late_of_a_session_that_was_replaced_is_no_news() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.heartbeat(0, BrokerId(1), beat_in(5, 1));
+        leases.heartbeat(4_000, BrokerId(1), beat_in(5, 2));
+        leases.session_broken(4_500, BrokerId(1), BrokerEpoch(5), 1);
+        assert_eq!(leases.next_deadline_ms(), Some(13_000), "the end of the session before");
+        leases.heartbeat(5_000, BrokerId(1), Heartbeat { wants_fence: true, ..beat_in(5, 1) });
+        assert_eq!(leases.next_deadline_ms(), Some(13_000), "a heartbeat of the session before");
+        assert!(!leases.wants_fence(BrokerId(1)));
+        leases.session_broken(6_000, BrokerId(1), BrokerEpoch(5), 2);
+        assert_eq!(leases.next_deadline_ms(), Some(6_300));
+        leases.heartbeat(6_100, BrokerId(1), beat_in(6, 1));
+        assert_eq!(leases.next_deadline_ms(), Some(15_100), "of another registration all is news");
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub(crate) enum Ask {
 /// A sign of life, or of its end.
 pub(crate) enum Life {
     Heartbeat(proto::BrokerHeartbeat, oneshot::Sender<proto::BrokerHeartbeatReply>),
-    SessionBroken(BrokerId, BrokerEpoch),
+    /// The session of this number.
+    SessionBroken(BrokerId, BrokerEpoch, u64),
     /// Nobody listens at the broker's address.
     Refused(BrokerId, BrokerEpoch),
 }
@@ -96,6 +97,9 @@ struct Reign {
     probed: bool,
     /// Brokers whose fencing is decided and may not be applied yet: they get no lease any more.
     fencing: BTreeMap<BrokerId, BrokerEpoch>,
+    /// Brokers that are fenced, and how much of the metadata log they must have applied to be unfenced: with a lease, and without
+    /// knowing that others lead by now what it led, a broker would take records that are lost.
+    fenced: BTreeMap<BrokerId, i64>,
     rebalance_due: Option<Instant>,
     /// When tokens that are over are looked for again; `None`: there are no tokens.
     sweep_due: Option<Instant>,
@@ -215,6 +219,7 @@ impl LeaderTask {
             is_cut_off: false,
             probed: false,
             fencing: BTreeMap::new(),
+            fenced: BTreeMap::new(),
             rebalance_due,
             sweep_due: delegation_tokens_enabled(&self.options.properties).then(Instant::now),
         });
@@ -316,9 +321,9 @@ impl LeaderTask {
                 let answer = self.heartbeat(now_ms, &beat);
                 drop(reply.send(answer));
             }
-            Life::SessionBroken(id, epoch) => {
+            Life::SessionBroken(id, epoch, session) => {
                 if let Some(reign) = &mut self.reign {
-                    reign.leases.session_broken(now_ms, id, epoch);
+                    reign.leases.session_broken(now_ms, id, epoch, session);
                     let address = self.machine.image().broker(id).and_then(dialled_at);
                     let asked = address.map(|address| (id, epoch, address)).into_iter().collect();
                     probe::start(asked, DIALS_AFTER_BREAK, &self.own_lives);
@@ -372,19 +377,24 @@ impl LeaderTask {
             return failed(not_controller(None));
         }
         let Some(reign) = &mut self.reign else { return failed(not_controller(None)) };
-        if broker.fenced {
+        let needed = if broker.fenced {
             reign.fencing.remove(&id);
-        }
+            *reign.fenced.entry(id).or_insert(image.index().0)
+        } else {
+            reign.fenced.remove(&id);
+            0
+        };
         let is_fencing = reign.fencing.get(&id) == Some(&broker.epoch);
         let heartbeat = Heartbeat {
             epoch: broker.epoch,
+            session: beat.session,
             metadata_index: beat.metadata_index,
             wants_fence: beat.want_fence,
             wants_shut_down: beat.want_shut_down,
         };
         reign.leases.heartbeat(now_ms, id, heartbeat);
-        // Its own registration is what a broker must have seen to be of use.
-        let is_caught_up = beat.metadata_index >= broker.epoch.0;
+        // Its own registration is what a broker must have seen to be of use, and that it was fenced.
+        let is_caught_up = beat.metadata_index >= broker.epoch.0.max(needed);
         let directories = chore::of_directories(broker, beat);
         // What nobody else could lead does not hold a broker up: it would have to wait for ever.
         let leads_any = beat.want_shut_down
