@@ -61,16 +61,28 @@ impl Leases {
         Self { options, leases: BTreeMap::new() }
     }
 
-    /// Leadership begins, or has a quorum again: everybody who is not fenced gets a fresh lease.
+    /// Leadership begins: everybody who is not fenced gets a fresh lease.
     pub fn begin(&mut self, now_ms: u64, image: &MetadataImage) {
         self.leases.clear();
+        self.resume(now_ms, now_ms, image);
+    }
+
+    /// A quorum answers again, after none did since `since_ms` and no heartbeat was taken. Leases run on for as long as they would
+    /// have: who was told to go elsewhere has the time to come back, and who was silent before is not given more. (A leader that
+    /// loses its quorum for a moment again and again would else never fence the dead.)
+    pub fn resume(&mut self, now_ms: u64, since_ms: u64, image: &MetadataImage) {
+        let before = std::mem::take(&mut self.leases);
         for broker in image.brokers().filter(|broker| !broker.fenced) {
+            let known = before.get(&broker.id).filter(|lease| lease.epoch == broker.epoch);
+            let expires_ms = known.map_or(now_ms + self.options.session_timeout_ms, |lease| {
+                lease.expires_ms + now_ms.saturating_sub(since_ms)
+            });
             self.leases.insert(
                 broker.id,
                 Lease {
                     epoch: broker.epoch,
-                    session: 0,
-                    expires_ms: now_ms + self.options.session_timeout_ms,
+                    session: known.map_or(0, |lease| lease.session),
+                    expires_ms,
                     broken_ms: None,
                     metadata_index: -1,
                     wants_fence: false,
@@ -260,6 +272,29 @@ mod tests {
         assert!(!leases.is_held(50_001, BrokerId(1)), "a process that was started anew need not wait");
         leases.heartbeat(50_002, BrokerId(1), beat(5));
         assert!(leases.is_held(50_003, BrokerId(1)));
+    }
+
+    /// S-R17: a leader with one follower left, which is late now and then, fences the broker that is cut off all the same.
+    #[test]
+    fn a_quorum_that_comes_and_goes_does_not_keep_the_dead_alive() {
+        let mut leases = Leases::new(OPTIONS);
+        let image = cluster(&[(1, ""), (2, ""), (3, "")]);
+        leases.begin(0, &image);
+        let epoch = |id| image.broker(BrokerId(id)).unwrap().epoch;
+        for beat_ms in [1_000, 3_000] {
+            for id in [1, 2] {
+                leases.heartbeat(beat_ms, BrokerId(id), beat(epoch(id).0));
+            }
+        }
+        // Those who live are sent away, and come back.
+        leases.session_broken(4_100, BrokerId(1), epoch(1), 1);
+        leases.resume(4_600, 4_000, &image);
+        assert!(leases.expired(4_950).is_empty(), "the end of a session that this leader ended");
+        leases.heartbeat(5_000, BrokerId(1), beat(epoch(1).0));
+        leases.resume(8_000, 7_000, &image);
+        assert!(leases.expired(10_599).is_empty(), "nobody could come for 1.6 s");
+        assert_eq!(leases.expired(10_600), [(BrokerId(3), epoch(3))]);
+        assert_eq!(leases.expired(13_600), [(BrokerId(2), epoch(2))]);
     }
 
     #[test]

@@ -92,8 +92,8 @@ pub(crate) struct Doors {
 /// State of one leadership.
 struct Reign {
     leases: Leases,
-    /// No quorum answers: nobody can renew a lease, so nobody's lease ends.
-    is_cut_off: bool,
+    /// Since then no quorum answers: nobody can renew a lease, so nobody's lease ends.
+    cut_off_since_ms: Option<u64>,
     probed: bool,
     /// Brokers whose fencing is decided and may not be applied yet: they get no lease any more.
     fencing: BTreeMap<BrokerId, BrokerEpoch>,
@@ -216,7 +216,7 @@ impl LeaderTask {
         let rebalance_due = self.options.rebalance.map(|_| Instant::now() + self.options.rebalance_soon);
         self.reign = Some(Reign {
             leases,
-            is_cut_off: false,
+            cut_off_since_ms: None,
             probed: false,
             fencing: BTreeMap::new(),
             fenced: BTreeMap::new(),
@@ -437,13 +437,12 @@ impl LeaderTask {
         let has_quorum = self.has_quorum();
         let Some(reign) = &mut self.reign else { return };
         // A fencing decided without a quorum would wait in the log and strike when the quorum is back, whoever lives then.
-        // With the quorum back everybody has a fresh lease, as under a new leader.
         if !has_quorum {
-            reign.is_cut_off = true;
+            reign.cut_off_since_ms.get_or_insert(now_ms);
             return;
         }
-        if std::mem::take(&mut reign.is_cut_off) {
-            reign.leases.begin(now_ms, &self.machine.image());
+        if let Some(since_ms) = reign.cut_off_since_ms.take() {
+            reign.leases.resume(now_ms, since_ms, &self.machine.image());
             reign.probed = false;
         }
         for (id, epoch) in reign.leases.expired(now_ms) {
