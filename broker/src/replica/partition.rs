@@ -572,6 +572,9 @@ impl Partition {
                 ..ProduceRefusal::from(ErrorCode::NotEnoughReplicas)
             });
         }
+        if let Err(error) = state.log_dir.take_room(records.len()) {
+            return Err(self.refuse_append(state, error, wakes));
+        }
         let producer = Self::admit(state, records, mode.admission)?;
         let Some(log) = &mut state.log else {
             return Err(ProduceRefusal::from(ErrorCode::KafkaStorageError));
@@ -610,13 +613,17 @@ impl Partition {
         if error.is_fatal() {
             self.broken(state, &error, wakes);
         } else if error.is_no_space() {
-            // The disk is full: the log is still a good prefix and goes on when there is room again.
-            self.shared.counters.appends_without_space.add(1);
-            if state.log_dir.first_without_space() {
-                tracing::error!(directory = %state.log_dir.path().display(), "no space left; appends are refused until there is");
-            }
+            self.tell_of_no_space(state);
         }
         ProduceRefusal { message: error.to_string(), ..ProduceRefusal::from(code) }
+    }
+
+    /// The disk is full: the log is still a good prefix and goes on when there is room again.
+    pub(super) fn tell_of_no_space(&self, state: &State) {
+        self.shared.counters.appends_without_space.add(1);
+        if state.log_dir.first_without_space() {
+            tracing::error!(directory = %state.log_dir.path().display(), "no space left; appends are refused until there is");
+        }
     }
 
     pub(super) fn not_leader(state: &State) -> ProduceRefusal {

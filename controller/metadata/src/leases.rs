@@ -154,6 +154,16 @@ impl Leases {
         self.leases.get(&id).is_some_and(|lease| lease.wants_fence)
     }
 
+    /// Whether somebody who holds a lease has not been heard of for a third of it, or not at all under this leadership. It may be cut
+    /// off and lead on: what can wait, waits until it is back or fenced.
+    pub fn is_anyone_silent(&self, now_ms: u64) -> bool {
+        let heard_within_ms = self.options.session_timeout_ms / 3;
+        self.leases.values().any(|lease| {
+            let left_ms = lease.expires_ms.saturating_sub(now_ms);
+            !lease.is_heard || lease.broken_ms.is_some() || left_ms + heard_within_ms < self.options.session_timeout_ms
+        })
+    }
+
     /// A broker is gone from the metadata, or has registered anew.
     pub fn forget(&mut self, id: BrokerId) {
         self.leases.remove(&id);
@@ -295,6 +305,21 @@ mod tests {
         assert!(leases.expired(10_599).is_empty(), "nobody could come for 1.6 s");
         assert_eq!(leases.expired(10_600), [(BrokerId(3), epoch(3))]);
         assert_eq!(leases.expired(13_600), [(BrokerId(2), epoch(2))]);
+    }
+
+    #[test]
+    fn who_was_not_heard_of_for_a_third_of_a_lease_is_silent() {
+        let mut leases = Leases::new(OPTIONS);
+        leases.begin(0, &cluster(&[(1, "")]));
+        assert!(leases.is_anyone_silent(1), "never heard of by this leader");
+        leases.heartbeat(1_000, BrokerId(1), beat(5));
+        assert!(!leases.is_anyone_silent(4_000));
+        assert!(leases.is_anyone_silent(4_001));
+        leases.heartbeat(5_000, BrokerId(1), beat(5));
+        leases.session_broken(5_001, BrokerId(1), BrokerEpoch(5), 1);
+        assert!(leases.is_anyone_silent(5_002));
+        assert_eq!(leases.expired(5_301).len(), 1);
+        assert!(!leases.is_anyone_silent(5_302), "who is fenced leads nothing");
     }
 
     #[test]

@@ -455,7 +455,11 @@ impl LeaderTask {
             let silent = silent_brokers(&self.machine.image(), &reign.leases);
             probe::start(silent, DIALS_AFTER_ELECTION, &self.own_lives);
         }
-        if reign.rebalance_due.is_some_and(|due| Instant::now() >= due) {
+        let is_due = reign.rebalance_due.is_some_and(|due| Instant::now() >= due);
+        if is_due && reign.leases.is_anyone_silent(now_ms) {
+            // Whoever is cut off does not hear that another leads, and would go on until its lease is over.
+            reign.rebalance_due = Some(Instant::now() + self.options.rebalance_soon);
+        } else if is_due {
             reign.rebalance_due = self.options.rebalance.map(|interval| Instant::now() + interval);
             self.chores.extend([Chore::ElectLeaderless, Chore::Rebalance]);
         }
