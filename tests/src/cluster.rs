@@ -196,7 +196,8 @@ impl Cluster {
 
     /// What all nodes have logged.
     pub fn logs(&self) -> String {
-        self.nodes.iter().map(|node| format!("--- node {}\n{}\n", node.id, node.log())).collect()
+        let of = |node: &Node| format!("--- node {}\n{}\n", node.id, node.log());
+        self.nodes.iter().map(of).collect()
     }
 
     /// Waits until every partition of a topic has a leader and so many replicas in sync; gives how long that took.
@@ -210,7 +211,8 @@ impl Cluster {
                 one["isr"].as_array().is_some_and(|isr| isr.len() >= replicas)
                     && one["leader"].as_i64() >= Some(0)
             };
-            behind = partitions.iter().filter(|one| !is_whole(one)).map(|one| format!("{one}\n")).collect();
+            let of_behind = |one: &Value| (!is_whole(one)).then(|| format!("{one}\n"));
+            behind = partitions.iter().filter_map(of_behind).collect();
             Ok((!partitions.is_empty() && behind.is_empty()).then_some(()))
         })
         .with_context(|| format!("not in sync:\n{behind}"))?;

@@ -50,8 +50,12 @@ fn start(cluster: &mut Cluster) {
     cluster.await_brokers(count).unwrap();
 }
 
-fn panic_with(cluster: &Cluster, verify: &Verify) -> impl Fn(anyhow::Error) {
-    move |error| panic!("{error:#}\nkept in {}", verify.keep(cluster))
+/// Every partition must be written to again.
+fn assert_writes(cluster: &Cluster, verify: &mut Verify, limit: Duration, what: &str) {
+    match verify.await_writes(PARTITIONS, limit) {
+        Ok(took) => println!("every partition was written to {took:?} after {what}"),
+        Err(error) => panic!("{error:#}\nkept in {}", verify.keep(cluster)),
+    }
 }
 
 /// S-L09: while the disk is full writes are refused with an error that clients try again after, reads are served and the process
@@ -105,15 +109,13 @@ fn s_l09_the_disk_of_one_broker_of_three_is_full() {
     start(&mut cluster);
     shim.assert_loaded().unwrap();
     let mut verify = Verify::start(&cluster, seed(), &["--rate", "300"]).unwrap();
-    for round in 0..3 {
+    for _ in 0..3 {
         cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap();
         shim.fill_disk().unwrap();
         std::thread::sleep(Duration::from_secs(10));
         assert!(cluster.nodes[0].is_running(), "{}", cluster.logs());
         shim.clear().unwrap();
-        let went_on = verify.await_writes(PARTITIONS, WRITES_LIMIT);
-        println!("round {round}: every partition was written to {went_on:?} after there was room");
-        went_on.map(drop).unwrap_or_else(panic_with(&cluster, &verify));
+        assert_writes(&cluster, &mut verify, WRITES_LIMIT, "there was room");
     }
     let in_sync = cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap();
     println!("in sync after {in_sync:?}");
@@ -181,9 +183,7 @@ fn s_l09_a_disk_fills_up_and_a_topic_is_deleted() {
     std::thread::sleep(Duration::from_secs(8));
     assert!(cluster.nodes[0].is_running(), "kept in {}\n{}", verify.keep(&cluster), cluster.nodes[0].log());
     cluster.ottla(&["topic", "delete", "filler", "--yes"]).unwrap().ok().unwrap();
-    let went_on = verify.await_writes(PARTITIONS, PATIENCE);
-    println!("every partition was written to {went_on:?} after the topic was deleted");
-    went_on.map(drop).unwrap_or_else(panic_with(&cluster, &verify));
+    assert_writes(&cluster, &mut verify, PATIENCE, "the topic was deleted");
     let in_sync = cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap();
     println!("in sync after {in_sync:?}");
     verify.finish_held(&cluster, 300).unwrap_or_else(|error| panic!("{error:#}"));
@@ -205,9 +205,7 @@ fn one_directory_fails(break_it: impl Fn(&Shim)) {
     cluster.await_in_sync(&verify.topic, 3, PATIENCE).unwrap();
     break_it(&shim);
     shim.await_failure(PATIENCE).unwrap();
-    let went_on = verify.await_writes(PARTITIONS, WRITES_LIMIT);
-    println!("every partition was written to {went_on:?} after the disk failed");
-    went_on.map(drop).unwrap_or_else(panic_with(&cluster, &verify));
+    assert_writes(&cluster, &mut verify, WRITES_LIMIT, "the disk failed");
     assert!(cluster.nodes[0].is_running(), "{}", cluster.logs());
     let log = cluster.nodes[0].log();
     assert!(log.contains("the log directory goes offline"), "{log}");
@@ -316,9 +314,7 @@ fn metadata_disk(error: i64, knobs: &[Knob]) {
     let last = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
     println!("node {} ended: {last}", leader + 1);
     assert!(last.contains("cannot go on"), "{log}");
-    let went_on = verify.await_writes(PARTITIONS, WRITES_LIMIT);
-    println!("every partition was written to {went_on:?} later");
-    went_on.map(drop).unwrap_or_else(panic_with(&cluster, &verify));
+    assert_writes(&cluster, &mut verify, WRITES_LIMIT, "the node ended");
     shims[leader].clear().unwrap();
     cluster.nodes[leader].start().unwrap();
     cluster.await_brokers(3).unwrap();
@@ -371,9 +367,11 @@ fn s_c22_syncs_of_the_metadata_log_take_a_second() {
         cluster
             .create_topic(&format!("topic-{number}"), 1, 3, &[])
             .unwrap_or_else(|error| panic!("{error:#}\nkept in {}", verify.keep(&cluster)));
-        verify.await_writes(PARTITIONS, WRITES_LIMIT).map(drop).unwrap_or_else(panic_with(&cluster, &verify));
+        assert_writes(&cluster, &mut verify, WRITES_LIMIT, "the one before");
     }
-    shims.iter().for_each(|shim| shim.clear().unwrap());
+    for shim in &shims {
+        shim.clear().unwrap();
+    }
     let log = cluster.logs();
     assert!(!log.contains("it is fenced"), "kept in {}", verify.keep(&cluster));
     verify.finish_held(&cluster, 200).unwrap_or_else(|error| panic!("{error:#}"));
@@ -392,7 +390,7 @@ fn s_l17_the_disk_of_one_broker_is_slow() {
     shim.set(Knob::WriteDelayMs, 200).unwrap();
     shim.set(Knob::SyncDelayMs, 200).unwrap();
     for _ in 0..10 {
-        verify.await_writes(PARTITIONS, WRITES_LIMIT).map(drop).unwrap_or_else(panic_with(&cluster, &verify));
+        assert_writes(&cluster, &mut verify, WRITES_LIMIT, "the one before");
         std::thread::sleep(Duration::from_secs(2));
     }
     let log = cluster.logs();

@@ -160,7 +160,9 @@ impl Leases {
         let heard_within_ms = self.options.session_timeout_ms / 3;
         self.leases.values().any(|lease| {
             let left_ms = lease.expires_ms.saturating_sub(now_ms);
-            !lease.is_heard || lease.broken_ms.is_some() || left_ms + heard_within_ms < self.options.session_timeout_ms
+            !lease.is_heard
+                || lease.broken_ms.is_some()
+                || left_ms + heard_within_ms < self.options.session_timeout_ms
         })
     }
 
