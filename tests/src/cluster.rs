@@ -14,6 +14,9 @@ use crate::node::Node;
 /// A cluster may take this long to be whole.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Where nodes listen when nobody says.
+const LOOPBACK: &str = "127.0.0.1";
+
 /// Nodes 1 to n, each broker and controller, under one temporary directory.
 #[derive(Debug)]
 pub struct Cluster {
@@ -36,12 +39,17 @@ impl Cluster {
 
     /// As [`Self::start`], but starts nothing.
     pub fn prepare(count: usize, extra: &[(&str, &str)]) -> Result<Self> {
+        Self::prepare_at(&vec![LOOPBACK.to_owned(); count], extra)
+    }
+
+    /// As [`Self::prepare`], with one node at each of these addresses.
+    pub fn prepare_at(hosts: &[String], extra: &[(&str, &str)]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("ottla-test-").tempdir()?;
-        let ports = free_ports(3 * count)?;
+        let ports = free_ports(3 * hosts.len())?;
         let mut nodes = Vec::new();
-        for (id, ports) in (1..).zip(ports.chunks_exact(3)) {
+        for ((id, host), ports) in (1..).zip(hosts).zip(ports.chunks_exact(3)) {
             let path = directory.path().join(format!("node-{id}"));
-            nodes.push(Node::new(id, [ports[0], ports[1], ports[2]], path)?);
+            nodes.push(Node::new(id, host, [ports[0], ports[1], ports[2]], path)?);
         }
         let cluster = Self { nodes, directory };
         for node in &cluster.nodes {
@@ -67,7 +75,7 @@ impl Cluster {
             ("offsets.topic.num.partitions", "3".into()),
             ("offsets.topic.replication.factor", replicas.clone()),
             ("group.initial.rebalance.delay.ms", "0".into()),
-            ("ottla.http.listener", format!("127.0.0.1:{}", node.http_port)),
+            ("ottla.http.listener", node.http()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -82,8 +90,12 @@ impl Cluster {
     pub fn add_newcomer(&mut self, extra: &[(&str, &str)]) -> Result<i32> {
         let id = self.nodes.iter().map(|node| node.id).max().unwrap_or(0) + 1;
         let ports = free_ports(3)?;
-        let node =
-            Node::new(id, [ports[0], ports[1], ports[2]], self.directory.path().join(format!("node-{id}")))?;
+        let node = Node::new(
+            id,
+            LOOPBACK,
+            [ports[0], ports[1], ports[2]],
+            self.directory.path().join(format!("node-{id}")),
+        )?;
         let servers: Vec<String> = self.nodes.iter().map(Node::grpc).collect();
         let mut properties = self.properties(&node, extra);
         properties.retain(|(name, _)| name != "controller.quorum.voters");
@@ -182,6 +194,31 @@ impl Cluster {
         self.ottla(&arguments)?.ok().map(drop)
     }
 
+    /// What all nodes have logged.
+    pub fn logs(&self) -> String {
+        let of = |node: &Node| format!("--- node {}\n{}\n", node.id, node.log());
+        self.nodes.iter().map(of).collect()
+    }
+
+    /// Waits until every partition of a topic has a leader and so many replicas in sync; gives how long that took.
+    pub fn await_in_sync(&self, topic: &str, replicas: usize, limit: Duration) -> Result<Duration> {
+        let began = Instant::now();
+        let mut behind = String::new();
+        eventually(limit, "every replica is in sync", || {
+            let described = self.ottla(&["--output", "json", "topic", "describe", topic])?.ok()?.json()?;
+            let partitions = described["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
+            let is_whole = |one: &Value| {
+                one["isr"].as_array().is_some_and(|isr| isr.len() >= replicas)
+                    && one["leader"].as_i64() >= Some(0)
+            };
+            let of_behind = |one: &Value| (!is_whole(one)).then(|| format!("{one}\n"));
+            behind = partitions.iter().filter_map(of_behind).collect();
+            Ok((!partitions.is_empty() && behind.is_empty()).then_some(()))
+        })
+        .with_context(|| format!("not in sync:\n{behind}"))?;
+        Ok(began.elapsed())
+    }
+
     /// One partition of a topic, as `topic describe` shows it.
     pub fn partition(&self, topic: &str, partition: usize) -> Result<Value> {
         let described = self.ottla(&["--output", "json", "topic", "describe", topic])?.ok()?.json()?;
@@ -197,6 +234,11 @@ impl Cluster {
         let leader = self.partition(topic, partition)?["leader"].as_i64().context("no leader field")?;
         Ok(i32::try_from(leader)?)
     }
+}
+
+/// A number from the environment, for what a long test does how often.
+pub fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 /// Tries `check` until it holds; its last failure is shown.

@@ -1,5 +1,6 @@
 //! One `ottla server` process: its property file, its directory, its life.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cluster::eventually;
 use crate::command::binary;
 
 /// A node may take this long to stop when asked to.
@@ -24,15 +26,47 @@ pub struct Node {
     pub grpc_port: u16,
     /// Port of its HTTP listener.
     pub http_port: u16,
+    /// The address of its listeners.
+    host: String,
     directory: PathBuf,
+    /// What runs the binary: it is put before it, and replaces itself by it.
+    runner: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     process: Option<Child>,
 }
 
 impl Node {
-    pub(crate) fn new(id: i32, ports: [u16; 3], directory: PathBuf) -> Result<Self> {
+    pub(crate) fn new(id: i32, host: &str, ports: [u16; 3], directory: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&directory)?;
         let [kafka_port, grpc_port, http_port] = ports;
-        Ok(Self { id, kafka_port, grpc_port, http_port, directory, process: None })
+        Ok(Self {
+            id,
+            kafka_port,
+            grpc_port,
+            http_port,
+            host: host.to_owned(),
+            directory,
+            runner: Vec::new(),
+            environment: Vec::new(),
+            process: None,
+        })
+    }
+
+    /// From its next start on it is run by `runner ottla server …`. The runner must become the server (`exec`), so that signals
+    /// reach it.
+    pub fn run_by(&mut self, runner: &[&str]) {
+        self.runner = runner.iter().map(OsString::from).collect();
+    }
+
+    /// From its next start on it has this variable in its environment.
+    pub fn set_variable(&mut self, name: &str, value: impl Into<OsString>) {
+        self.environment.retain(|(other, _)| other != name);
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// The address of its listeners.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Where its property file, data and log are.
@@ -47,12 +81,22 @@ impl Node {
 
     /// Its Kafka address.
     pub fn kafka(&self) -> String {
-        format!("127.0.0.1:{}", self.kafka_port)
+        format!("{}:{}", self.host, self.kafka_port)
     }
 
     /// Its gRPC address.
     pub fn grpc(&self) -> String {
-        format!("127.0.0.1:{}", self.grpc_port)
+        format!("{}:{}", self.host, self.grpc_port)
+    }
+
+    /// Its HTTP address.
+    pub fn http(&self) -> String {
+        format!("{}:{}", self.host, self.http_port)
+    }
+
+    /// The number of its process.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 
     /// What it has logged so far.
@@ -79,13 +123,17 @@ impl Node {
         }
         let log: File =
             OpenOptions::new().create(true).append(true).open(self.directory.join("server.log"))?;
-        let child = Command::new(binary())
+        let mut words = self.runner.clone();
+        words.push(binary().into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["server", "--config"])
             .arg(self.directory.join("server.properties"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("cannot start {}", binary().display()))?;
+            .with_context(|| format!("cannot start {}", words[0].display()))?;
         self.process = Some(child);
         Ok(())
     }
@@ -102,9 +150,21 @@ impl Node {
         self.wait(STOP_TIMEOUT)
     }
 
-    /// SIGSTOP: the process stands still, its sockets stay.
+    /// SIGSTOP: the process stands still, its sockets stay. Returns when every thread does.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.process_id().unwrap_or_default());
+        let is_stopped = |stat: String| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'));
+        eventually(STOP_TIMEOUT, "every thread stands still", || {
+            for task in std::fs::read_dir(&tasks)? {
+                // A thread that has just ended has no state.
+                let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+                if !is_stopped(stat) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
     }
 
     /// SIGCONT.

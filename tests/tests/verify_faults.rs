@@ -4,42 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
-use std::fmt::Write as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ottla_tests::{Cluster, eventually};
+use ottla_tests::{Cluster, Dice, Verify, eventually, from_environment};
 
-/// A run may take this long to come to its end once the faults are over.
-const END_TIMEOUT: Duration = Duration::from_secs(400);
 /// Longest time for which a process is stopped or down.
 const DOWN_MS_MAX: u64 = 4_000;
 /// Longest time between two faults.
 const PAUSE_MS_MAX: u64 = 2_000;
-
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
-/// Random choices that a seed repeats (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % most
-    }
-
-    fn ms_up_to(&mut self, most: u64) -> Duration {
-        Duration::from_millis(self.below(most))
-    }
-
-    fn node(&mut self) -> usize {
-        usize::try_from(self.below(3)).unwrap()
-    }
-}
 
 /// What is done to the cluster in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +41,7 @@ const FAULTS: [Fault; 8] = [
 
 impl Fault {
     fn inflict(self, cluster: &mut Cluster, dice: &mut Dice) {
-        let node = dice.node();
+        let node = dice.index(3);
         let down = dice.ms_up_to(DOWN_MS_MAX);
         println!("  {self:?} of node {} for {down:?}", node + 1);
         match self {
@@ -107,57 +79,6 @@ impl Fault {
     }
 }
 
-/// A verify run under way.
-struct Verify {
-    child: Child,
-    history: std::path::PathBuf,
-    report: std::path::PathBuf,
-}
-
-impl Verify {
-    fn start(cluster: &Cluster, seed: u64, extra: &[&str]) -> Self {
-        let history = cluster.directory().join("verify.history");
-        let report = cluster.directory().join("verify.json");
-        let out = std::fs::File::create(cluster.directory().join("verify.log")).unwrap();
-        let child = Command::new(ottla_tests::binary())
-            .args(["--bootstrap", &cluster.bootstrap(), "verify", "--duration", "1d"])
-            .args(["--seed", &seed.to_string()])
-            .arg("--history")
-            .arg(&history)
-            .arg("--report")
-            .arg(&report)
-            .args(extra)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        Self { child, history, report }
-    }
-
-    /// SIGINT: it stops writing, reads to the end and judges.
-    fn finish(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        let deadline = Instant::now() + END_TIMEOUT;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "verify does not come to its end");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
-
-impl Drop for Verify {
-    fn drop(&mut self) {
-        // It has ended by itself when the test went well.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// Waits until some node finds the cluster whole. A node that stood still may take long to learn who leads; that is not what
 /// is judged here.
 fn await_whole(cluster: &Cluster) {
@@ -173,73 +94,27 @@ fn await_whole(cluster: &Cluster) {
         }
         Ok(None)
     })
-    .unwrap_or_else(|error| panic!("{error:#}\n{}", logs(cluster)));
-}
-
-fn logs(cluster: &Cluster) -> String {
-    cluster.nodes.iter().fold(String::new(), |mut text, node| {
-        writeln!(text, "--- {}\n{}", node.kafka(), node.log()).unwrap();
-        text
-    })
-}
-
-/// Keeps what tells of a failure: the directory of the cluster goes with the test.
-fn keep(verify: &Verify, cluster: &Cluster, seed: u64) -> String {
-    let kept = std::env::temp_dir().join(format!("ottla-verify-{seed}"));
-    std::fs::create_dir_all(&kept).unwrap();
-    for file in [&verify.history, &verify.report, &cluster.directory().join("verify.log")] {
-        if let Some(name) = file.file_name() {
-            // What was never written cannot be kept.
-            drop(std::fs::copy(file, kept.join(name)));
-        }
-    }
-    std::fs::write(kept.join("servers.log"), logs(cluster)).unwrap();
-    kept.display().to_string()
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
 }
 
 fn run(rounds_default: u64, extra: &[&str]) {
     let rounds = from_environment("OTTLA_FAULT_ROUNDS").unwrap_or(rounds_default);
     let seed = from_environment("OTTLA_FAULT_SEED").unwrap_or_else(rand::random);
     println!("OTTLA_FAULT_SEED={seed} OTTLA_FAULT_ROUNDS={rounds}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let properties =
         [("transaction.state.log.num.partitions", "3"), ("transaction.state.log.replication.factor", "3")];
     let mut cluster = Cluster::start(3, &properties).unwrap();
-    let mut verify = Verify::start(&cluster, seed, extra);
-    // Faults begin when there is something to lose.
-    eventually(Duration::from_secs(60), "records are acknowledged", || {
-        let history = std::fs::read_to_string(&verify.history).unwrap_or_default();
-        Ok(history.contains(r#""e":"sent""#).then_some(()))
-    })
-    .unwrap();
+    let mut verify = Verify::start(&cluster, seed, extra).unwrap();
     for round in 0..rounds {
-        let fault = FAULTS[usize::try_from(dice.below(8)).unwrap()];
+        let fault = FAULTS[dice.index(FAULTS.len())];
         println!("round {round}");
         fault.inflict(&mut cluster, &mut dice);
-        assert!(
-            verify.child.try_wait().unwrap().is_none(),
-            "verify gave up: {}",
-            keep(&verify, &cluster, seed)
-        );
+        assert!(verify.is_running(), "verify gave up: {}", verify.keep(&cluster));
         await_whole(&cluster);
         std::thread::sleep(dice.ms_up_to(PAUSE_MS_MAX));
     }
-    let status = verify.finish();
-    let said = std::fs::read_to_string(cluster.directory().join("verify.log")).unwrap_or_default();
-    println!("{said}");
-    if !status.success() {
-        let kept = keep(&verify, &cluster, seed);
-        panic!("not held; OTTLA_FAULT_SEED={seed}; history, report and logs are in {kept}\n{said}");
-    }
-    let report: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&verify.report).unwrap()).unwrap();
-    assert!(
-        report["counts"]["acknowledged"].as_u64() > Some(rounds * 50),
-        "too little was written: {report}"
-    );
-    // The history says the same when it is checked again.
-    let history = verify.history.display().to_string();
-    ottla_tests::ottla(&["verify", "check", &history], b"").unwrap().ok().unwrap();
+    verify.finish_held(&cluster, rounds * 50 + 1).unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 /// Cuts the second half off every log of a node that does not run.
@@ -264,10 +139,9 @@ fn forget_half(node: &ottla_tests::Node) -> usize {
 #[test]
 fn verify_refutes_a_broker_that_forgets() {
     let mut cluster = Cluster::start(1, &[]).unwrap();
-    let mut verify = Verify::start(&cluster, 1, &["--partitions", "2", "--rate", "500"]);
+    let mut verify = Verify::start(&cluster, 1, &["--partitions", "2", "--rate", "500"]).unwrap();
     eventually(Duration::from_secs(60), "a hundred batches are acknowledged", || {
-        let history = std::fs::read_to_string(&verify.history).unwrap_or_default();
-        Ok((history.matches(r#""e":"sent""#).count() > 100).then_some(()))
+        Ok((verify.acknowledged()? > 100).then_some(()))
     })
     .unwrap();
     cluster.nodes[0].kill().unwrap();
@@ -275,8 +149,8 @@ fn verify_refutes_a_broker_that_forgets() {
     cluster.nodes[0].start().unwrap();
     cluster.await_brokers(1).unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    let status = verify.finish();
-    let said = std::fs::read_to_string(cluster.directory().join("verify.log")).unwrap_or_default();
+    let status = verify.finish().unwrap();
+    let said = verify.said();
     assert_eq!(status.code(), Some(1), "{said}");
     let report: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&verify.report).unwrap()).unwrap();

@@ -5,7 +5,7 @@
 //! may lead.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_proto::controller as proto;
@@ -114,8 +114,11 @@ async fn one_stream(
     options: &SessionOptions,
     signals: &mut SessionSignals,
 ) -> StreamEnd {
+    // What the network keeps back of one session may arrive after the next has begun: the controller tells them apart.
+    static SESSIONS: AtomicU64 = AtomicU64::new(1);
+    let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
     let (heartbeats, outgoing) = mpsc::channel(4);
-    let heartbeat = |signals: &SessionSignals| heartbeat(options, signals);
+    let heartbeat = |signals: &SessionSignals| heartbeat(options, session, signals);
     // Replies come in the order of the heartbeats: the front is the one that the next reply answers.
     let mut sent_at = std::collections::VecDeque::from([signals.grant.clock().monotonic_ms()]);
     if heartbeats.try_send(heartbeat(signals)).is_err() {
@@ -178,13 +181,14 @@ async fn silence(unanswered: Option<Instant>) {
     }
 }
 
-fn heartbeat(options: &SessionOptions, signals: &SessionSignals) -> proto::BrokerHeartbeat {
+fn heartbeat(options: &SessionOptions, session: u64, signals: &SessionSignals) -> proto::BrokerHeartbeat {
     let ids =
         |ids: &[uuid::Uuid]| ids.iter().map(|id| bytes::Bytes::copy_from_slice(id.as_bytes())).collect();
     let directories = signals.directories.borrow();
     proto::BrokerHeartbeat {
         broker_id: options.broker_id,
         broker_epoch: options.broker_epoch,
+        session,
         metadata_index: signals.metadata_index.load(Ordering::Acquire),
         want_fence: !*signals.ready.borrow(),
         want_shut_down: *signals.shut_down.borrow(),

@@ -54,6 +54,7 @@ pub fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &Cancel
         for path in manager.delete_due() {
             super::directories::remove(&path);
         }
+        manager.directories().measure_room();
         manager.directories().clear_without_space();
     });
     super::cleaner::start(manager, tracker, stop);

@@ -281,6 +281,13 @@ impl Directories {
         }
     }
 
+    /// Asks the system how much room is left in each.
+    pub(crate) fn measure_room(&self) {
+        for log_dir in self.all.iter().filter(|log_dir| !log_dir.is_offline()) {
+            log_dir.measure_room();
+        }
+    }
+
     /// Renames the directory of a replica that nobody knows: it is not served, and whoever knows better finds it.
     pub(crate) fn set_aside(topic: &str, id: PartitionId, log: &Log, log_dir: &LogDir) {
         log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
@@ -332,6 +339,7 @@ impl Directories {
         self.claim(shared.options.broker_id, path)?;
         let clean_shutdown = directory::take_clean_shutdown(path)?;
         let log_dir = LogDir::new(path.to_owned());
+        log_dir.measure_room();
         let candidates = self.candidates(&log_dir, clean_shutdown.is_some())?;
         // One directory that was not closed cleanly is enough: what it held may be gone.
         let epoch = clean_shutdown.unwrap_or(-1);

@@ -87,13 +87,17 @@ impl Partition {
         wakes: &mut Wakes,
     ) -> Result<(), FollowError> {
         Self::following(state, leader_epoch)?;
+        let room = state.log_dir.take_room(records.len());
         let Some(log) = &mut state.log else { return Err(FollowError::Offline) };
         if !records.is_empty() {
-            if let Err(error) = log.append_as_follower(records, leader_epoch) {
+            if let Err(error) = room.and_then(|()| log.append_as_follower(records, leader_epoch)) {
                 let refused = FollowError::Refused(error.to_string());
                 if error.is_fatal() {
                     self.broken(state, &error, wakes);
                     return Err(FollowError::Offline);
+                }
+                if error.is_no_space() {
+                    self.tell_of_no_space(state);
                 }
                 return Err(refused);
             }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use ottla_coordinator::transaction::verification::{VerificationGuard, Verifications};
 use ottla_log::{Log, LogError};
-use ottla_replica::{Assignment, Effect, Effects, Input, PartitionMachine};
+use ottla_replica::{Assignment, Effect, Effects, Input, Now, PartitionMachine};
 use ottla_wire::error_code::ErrorCode;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
@@ -166,6 +166,9 @@ pub struct Partition {
     pub(super) flushed_ms: AtomicI64,
     state: Mutex<State>,
 }
+
+/// Replies that wait for followers wait no longer than so long after the lease.
+const LEASE_OVER_MS: u64 = 500;
 
 impl Partition {
     /// A replica without a role.
@@ -461,6 +464,13 @@ impl Partition {
         }
         self.step(&mut state, Input::Tick, &mut wakes);
         Self::release_acks(&mut state, &mut wakes);
+        if is_lease_long_over(self.shared.grant.now()) {
+            // Another leads by now, as far as this broker can know: producers are to look for it, and not to wait here until they
+            // give up.
+            for wait in state.acks.drain(..) {
+                wakes.add_waiter(wait.waiter);
+            }
+        }
         state.acks.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.sync_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
         state.low_watermark_waits.retain(|wait| Arc::strong_count(&wait.waiter) > 1);
@@ -580,6 +590,9 @@ impl Partition {
                 ..ProduceRefusal::from(ErrorCode::NotEnoughReplicas)
             });
         }
+        if let Err(error) = state.log_dir.take_room(records.len()) {
+            return Err(self.refuse_append(state, error, wakes));
+        }
         let producer = Self::admit(state, records, mode.admission)?;
         let Some(log) = &mut state.log else {
             return Err(ProduceRefusal::from(ErrorCode::KafkaStorageError));
@@ -618,13 +631,17 @@ impl Partition {
         if error.is_fatal() {
             self.broken(state, &error, wakes);
         } else if error.is_no_space() {
-            // The disk is full: the log is still a good prefix and goes on when there is room again.
-            self.shared.counters.appends_without_space.add(1);
-            if state.log_dir.first_without_space() {
-                tracing::error!(directory = %state.log_dir.path().display(), "no space left; appends are refused until there is");
-            }
+            self.tell_of_no_space(state);
         }
         ProduceRefusal { message: error.to_string(), ..ProduceRefusal::from(code) }
+    }
+
+    /// The disk is full: the log is still a good prefix and goes on when there is room again.
+    pub(super) fn tell_of_no_space(&self, state: &State) {
+        self.shared.counters.appends_without_space.add(1);
+        if state.log_dir.first_without_space() {
+            tracing::error!(directory = %state.log_dir.path().display(), "no space left; appends are refused until there is");
+        }
     }
 
     pub(super) fn not_leader(state: &State) -> ProduceRefusal {
@@ -632,7 +649,8 @@ impl Partition {
             return ProduceRefusal::from(ErrorCode::KafkaStorageError);
         }
         ProduceRefusal {
-            current_leader: Some(hint(state)),
+            // Without a lease it is not this broker any more, and it does not know who.
+            current_leader: Some(hint(state)).filter(|_| !state.machine.is_leader()),
             ..ProduceRefusal::from(ErrorCode::NotLeaderOrFollower)
         }
     }
@@ -656,7 +674,11 @@ impl Partition {
     /// Where an append stands: asked after the waiter was completed, or timed out (`Pending` then).
     pub fn ack_result(&self, appended: &AppendedRecords) -> AckState {
         let now = self.shared.grant.now();
-        self.state.lock().machine.ack_state(now, appended.leader_epoch, appended.last_offset).into()
+        let state = self.state.lock();
+        match state.machine.ack_state(now, appended.leader_epoch, appended.last_offset).into() {
+            AckState::Pending if is_lease_long_over(now) => AckState::Failed(ErrorCode::NotLeaderOrFollower),
+            standing => standing,
+        }
     }
 
     // --- DeleteRecords ---
@@ -742,6 +764,11 @@ impl Partition {
             wakes.add_waiter(wait.waiter);
         }
     }
+}
+
+/// A lease that is only late (the machine was busy) may come back before anybody else leads.
+fn is_lease_long_over(now: Now) -> bool {
+    now.ms >= now.lease_until_ms.saturating_add(LEASE_OVER_MS)
 }
 
 /// The leader that this replica knows, and its epoch.

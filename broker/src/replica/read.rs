@@ -192,7 +192,13 @@ impl Partition {
         {
             return Err(Box::new(FetchResult::refused(ErrorCode::UnknownLeaderEpoch)));
         }
-        if let Some(diverging) = Self::divergence(state, fetch)? {
+        let is_doubtful = fetch.replica.is_none() && self.may_be_replaced(state);
+        let not_leader = || Box::new(FetchResult::refused(ErrorCode::NotLeaderOrFollower));
+        let diverging = Self::divergence(state, fetch);
+        if is_doubtful && !matches!(diverging, Ok(None)) {
+            return Err(not_leader());
+        }
+        if let Some(diverging) = diverging? {
             let diverging = Some(diverging);
             return Ok(FetchResult { diverging, ..Self::offsets(state) });
         }
@@ -204,6 +210,9 @@ impl Partition {
             (None, Isolation::ReadCommitted) => bounds.last_stable_offset,
         };
         // A consumer may ask for what is written and not yet committed: it waits, it is not out of range.
+        if fetch.offset > log_end && is_doubtful {
+            return Err(not_leader());
+        }
         if fetch.offset < bounds.log_start_offset || fetch.offset > log_end {
             return Err(Box::new(out_of_range(fetch, &bounds)));
         }
@@ -322,6 +331,12 @@ impl Partition {
         if may_answer { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 
+    /// A leader without a lease: what is committed here stays so and can be read, but another may have committed more. Nobody is told
+    /// by it where the log ends: a consumer that has read further elsewhere would start over.
+    fn may_be_replaced(&self, state: &State) -> bool {
+        state.machine.is_leader() && !self.shared.grant.now().has_lease()
+    }
+
     /// Where the reader's history parts from this log's, if it does.
     fn divergence(state: &State, fetch: &FetchPartition) -> Result<Option<(i32, i64)>, Box<FetchResult>> {
         if fetch.last_fetched_epoch < 0 {
@@ -367,7 +382,10 @@ impl Partition {
         // know the end (KIP-207).
         let is_behind = isolation.is_some()
             && state.machine.leader_epoch_start_offset().is_some_and(|start| start > high_watermark);
+        // Another may lead by now, and have told a higher end.
+        let is_doubtful = isolation.is_some() && self.may_be_replaced(&state);
         match query {
+            OffsetQuery::Latest if is_doubtful => Err(ErrorCode::NotLeaderOrFollower),
             OffsetQuery::Latest if is_behind => Err(ErrorCode::OffsetNotAvailable),
             OffsetQuery::Latest => {
                 let leader_epoch = log.latest_epoch().unwrap_or(-1);
@@ -393,6 +411,7 @@ impl Partition {
                 });
                 match found {
                     Some(found) if found.offset < reachable => Ok(found),
+                    _ if is_doubtful => Err(ErrorCode::NotLeaderOrFollower),
                     _ if is_behind => Err(ErrorCode::OffsetNotAvailable),
                     _ => Ok(FoundOffset { timestamp: -1, offset: -1, leader_epoch: -1 }),
                 }

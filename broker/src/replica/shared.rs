@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use ottla_log::LogError;
 use ottla_replica::IsrMember;
@@ -142,12 +142,20 @@ pub struct ReplicaCounters {
     pub fetch_failures: Counter,
 }
 
+/// So much of a disk is kept for the metadata log, checkpoints, indexes and new replicas: records are refused before nothing is left.
+/// A node whose metadata lie on the same disk would else have to end when it is full.
+const RESERVED_BYTES: i64 = 64 << 20;
+/// Of a small disk only this part.
+const RESERVED_PART: i64 = 20;
+
 /// One of `log.dirs`.
 #[derive(Debug)]
 pub struct LogDir {
     path: PathBuf,
     is_offline: AtomicBool,
     is_full: AtomicBool,
+    /// Bytes that may be appended before the next measurement.
+    room_bytes: AtomicI64,
     is_cordoned: AtomicBool,
     /// For placement.
     pub(crate) partitions: AtomicUsize,
@@ -166,6 +174,7 @@ impl LogDir {
             path,
             is_offline: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
+            room_bytes: AtomicI64::new(i64::MAX),
             is_cordoned: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
             sync_queue: WorkQueue::default(),
@@ -199,6 +208,30 @@ impl LogDir {
         if !self.is_offline.swap(true, Ordering::AcqRel) {
             tracing::error!(directory = %self.path.display(), %error, "the log directory goes offline");
         }
+    }
+
+    /// Asks the system how much room is left on the disk.
+    pub(crate) fn measure_room(&self) {
+        let Ok(space) = rustix::fs::statvfs(&self.path) else { return };
+        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(space.f_frsize)).unwrap_or(i64::MAX);
+        // Some file systems do not say how large they are.
+        let room_bytes = match bytes(space.f_blocks) {
+            0 => i64::MAX,
+            total => bytes(space.f_bavail) - RESERVED_BYTES.min(total / RESERVED_PART),
+        };
+        self.room_bytes.store(room_bytes, Ordering::Relaxed);
+    }
+
+    /// Takes room for an append, or refuses it as the system does when a disk is full.
+    pub(crate) fn take_room(&self, bytes: usize) -> Result<(), LogError> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if self.room_bytes.load(Ordering::Relaxed) < bytes {
+            let kept = "what is left is kept for metadata and checkpoints";
+            let full = std::io::Error::new(std::io::ErrorKind::StorageFull, kept);
+            return Err(LogError::io("no space left for records in", &self.path)(full));
+        }
+        self.room_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// True for the first refusal since there was room.

@@ -410,7 +410,6 @@ impl Fetcher {
                 followed.partition.truncate_to_leader(epoch, diverging)
             }
             ErrorCode::None => {
-                followed.pause_ms = PAUSE_MS_MIN;
                 let records = match answer.records {
                     Some(Records::Bytes(records)) => records,
                     _ => Bytes::new(),
@@ -428,6 +427,9 @@ impl Fetcher {
                     answer.high_watermark,
                     answer.log_start_offset,
                 );
+                if position.is_ok() {
+                    followed.pause_ms = PAUSE_MS_MIN;
+                }
                 // Who is in sync is not held back (KIP-73).
                 let is_behind =
                     position.as_ref().is_ok_and(|position| position.offset < answer.high_watermark);

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ottla_wire::decode::{DecodeError, Decoder};
 use ottla_wire::encode::encode_request_frame;
 use ottla_wire::messages::{Message, Request, SaslAuthenticateRequest, SaslHandshakeRequest};
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -21,6 +22,15 @@ use crate::security::sasl::client::ClientAuthentication;
 /// A peer's answer may be this long, in bytes. A fetch answers at most its `max_bytes` and one batch more; whoever claims
 /// more than this does not speak Kafka.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// A connection that is not there after this long is tried anew: behind a partition of the network the system asks ever more rarely,
+/// and would find out only long after its end that it is over.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
+/// A peer whose machine has not acknowledged a byte or a probe for so long cannot be reached, and the connection is of no use: TCP
+/// would wait for minutes, and pause longer and longer. One that is only slow, or stands still, is not meant: its system answers.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+/// A connection on which nothing is said is probed after so long, and as often until it is given up.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// The handshake behind which tokens travel in requests.
 const HANDSHAKE_VERSION: i16 = 1;
@@ -73,6 +83,17 @@ pub enum PeerError {
     },
 }
 
+/// Has the system end a connection to a peer that cannot be reached any more.
+fn notice_partitions(socket: &TcpStream) -> io::Result<()> {
+    let probes = u32::try_from(UNREACHABLE_AFTER.as_secs() / PROBE_EVERY.as_secs()).unwrap_or(u32::MAX);
+    let patience_ms = u32::try_from(UNREACHABLE_AFTER.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, PROBE_EVERY)?;
+    sockopt::set_tcp_keepintvl(socket, PROBE_EVERY)?;
+    sockopt::set_tcp_keepcnt(socket, probes)?;
+    Ok(sockopt::set_tcp_user_timeout(socket, patience_ms)?)
+}
+
 /// A connection to a peer broker.
 #[derive(Debug)]
 pub struct Peer {
@@ -102,8 +123,10 @@ impl Peer {
     ) -> Result<Self, PeerError> {
         let name = format!("{host}:{port}");
         let connect = async {
-            let socket = TcpStream::connect((host, port)).await?;
+            let connecting = TcpStream::connect((host, port));
+            let socket = tokio::time::timeout(CONNECT_TIMEOUT_MAX, connecting).await??;
             socket.set_nodelay(true)?;
+            notice_partitions(&socket)?;
             security.secure(socket, host).await
         };
         let stream = match tokio::time::timeout(timeout, connect).await {

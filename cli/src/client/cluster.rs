@@ -32,6 +32,9 @@ pub(crate) struct Cluster {
     topics: HashMap<String, Topic>,
     connections: HashMap<String, Connection>,
     timeout: Duration,
+    /// How often a broker had nothing new to tell: another is asked then. The one that was asked may be cut off from the others, and
+    /// take itself for a leader for ever.
+    nothing_new: usize,
 }
 
 impl Cluster {
@@ -44,6 +47,7 @@ impl Cluster {
             topics: HashMap::new(),
             connections: HashMap::new(),
             timeout,
+            nothing_new: 0,
         }
     }
 
@@ -135,6 +139,7 @@ impl Cluster {
             .iter()
             .map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port)))
             .collect();
+        let mut is_news = topics.is_empty();
         for topic in response.topics {
             let name = topic.name.map(|name| name.to_string()).unwrap_or_default();
             match ErrorCode::from_code(topic.error_code) {
@@ -148,7 +153,12 @@ impl Cluster {
             }
             let leaders = topic.partitions.iter().map(|one| (one.partition_index, one.leader_id)).collect();
             let epochs = topic.partitions.iter().map(|one| (one.partition_index, one.leader_epoch)).collect();
-            self.topics.insert(name, Topic { leaders, epochs });
+            let told = Topic { leaders, epochs };
+            is_news |= self.topics.get(&name) != Some(&told);
+            self.topics.insert(name, told);
+        }
+        if !is_news {
+            self.nothing_new += 1;
         }
         Ok(())
     }
@@ -181,7 +191,9 @@ impl Cluster {
     ) -> Result<R::Response, ClientError> {
         let mut addresses: Vec<String> = self.brokers.values().cloned().collect();
         // Those we are connected to first, the known before those that were typed.
-        addresses.sort_by_key(|address| !self.connections.contains_key(address));
+        addresses.sort_by_key(|address| (!self.connections.contains_key(address), address.clone()));
+        let known = addresses.len();
+        addresses.rotate_left(self.nothing_new % known.max(1));
         addresses.extend(self.bootstrap.iter().cloned());
         let mut last = None;
         for address in addresses {

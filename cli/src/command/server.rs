@@ -118,9 +118,15 @@ async fn serve(config: &NodeConfig, first: Beginning) -> anyhow::Result<()> {
         }
     };
     let run = async {
-        node.ready().await;
+        // A node whose disk fails before the cluster lets it serve will never be ready.
+        let failed = node.failed();
+        tokio::pin!(failed);
+        tokio::select! {
+            reason = &mut failed => return reason,
+            () = node.ready() => {}
+        }
         tracing::info!(node = config.node_id, "ready");
-        node.failed().await
+        failed.await
     };
     let failure = tokio::select! {
         reason = run => Some(reason),

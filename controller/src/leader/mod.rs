@@ -76,7 +76,8 @@ pub(crate) enum Ask {
 /// A sign of life, or of its end.
 pub(crate) enum Life {
     Heartbeat(proto::BrokerHeartbeat, oneshot::Sender<proto::BrokerHeartbeatReply>),
-    SessionBroken(BrokerId, BrokerEpoch),
+    /// The session of this number.
+    SessionBroken(BrokerId, BrokerEpoch, u64),
     /// Nobody listens at the broker's address.
     Refused(BrokerId, BrokerEpoch),
 }
@@ -91,11 +92,14 @@ pub(crate) struct Doors {
 /// State of one leadership.
 struct Reign {
     leases: Leases,
-    /// No quorum answers: nobody can renew a lease, so nobody's lease ends.
-    is_cut_off: bool,
+    /// Since then no quorum answers: nobody can renew a lease, so nobody's lease ends.
+    cut_off_since_ms: Option<u64>,
     probed: bool,
     /// Brokers whose fencing is decided and may not be applied yet: they get no lease any more.
     fencing: BTreeMap<BrokerId, BrokerEpoch>,
+    /// Brokers that are fenced, and how much of the metadata log they must have applied to be unfenced: with a lease, and without
+    /// knowing that others lead by now what it led, a broker would take records that are lost.
+    fenced: BTreeMap<BrokerId, i64>,
     rebalance_due: Option<Instant>,
     /// When tokens that are over are looked for again; `None`: there are no tokens.
     sweep_due: Option<Instant>,
@@ -212,9 +216,10 @@ impl LeaderTask {
         let rebalance_due = self.options.rebalance.map(|_| Instant::now() + self.options.rebalance_soon);
         self.reign = Some(Reign {
             leases,
-            is_cut_off: false,
+            cut_off_since_ms: None,
             probed: false,
             fencing: BTreeMap::new(),
+            fenced: BTreeMap::new(),
             rebalance_due,
             sweep_due: delegation_tokens_enabled(&self.options.properties).then(Instant::now),
         });
@@ -318,9 +323,9 @@ impl LeaderTask {
                 let answer = self.heartbeat(now_ms, &beat);
                 drop(reply.send(answer));
             }
-            Life::SessionBroken(id, epoch) => {
+            Life::SessionBroken(id, epoch, session) => {
                 if let Some(reign) = &mut self.reign {
-                    reign.leases.session_broken(now_ms, id, epoch);
+                    reign.leases.session_broken(now_ms, id, epoch, session);
                     let address = self.machine.image().broker(id).and_then(dialled_at);
                     let asked = address.map(|address| (id, epoch, address)).into_iter().collect();
                     probe::start(asked, DIALS_AFTER_BREAK, &self.own_lives);
@@ -374,19 +379,24 @@ impl LeaderTask {
             return failed(not_controller(None));
         }
         let Some(reign) = &mut self.reign else { return failed(not_controller(None)) };
-        if broker.fenced {
+        let needed = if broker.fenced {
             reign.fencing.remove(&id);
-        }
+            *reign.fenced.entry(id).or_insert(image.index().0)
+        } else {
+            reign.fenced.remove(&id);
+            0
+        };
         let is_fencing = reign.fencing.get(&id) == Some(&broker.epoch);
         let heartbeat = Heartbeat {
             epoch: broker.epoch,
+            session: beat.session,
             metadata_index: beat.metadata_index,
             wants_fence: beat.want_fence,
             wants_shut_down: beat.want_shut_down,
         };
         reign.leases.heartbeat(now_ms, id, heartbeat);
-        // Its own registration is what a broker must have seen to be of use.
-        let is_caught_up = beat.metadata_index >= broker.epoch.0;
+        // Its own registration is what a broker must have seen to be of use, and that it was fenced.
+        let is_caught_up = beat.metadata_index >= broker.epoch.0.max(needed);
         let directories = chore::of_directories(broker, beat);
         // What nobody else could lead does not hold a broker up: it would have to wait for ever.
         let leads_any = beat.want_shut_down
@@ -429,13 +439,12 @@ impl LeaderTask {
         let has_quorum = self.has_quorum();
         let Some(reign) = &mut self.reign else { return };
         // A fencing decided without a quorum would wait in the log and strike when the quorum is back, whoever lives then.
-        // With the quorum back everybody has a fresh lease, as under a new leader.
         if !has_quorum {
-            reign.is_cut_off = true;
+            reign.cut_off_since_ms.get_or_insert(now_ms);
             return;
         }
-        if std::mem::take(&mut reign.is_cut_off) {
-            reign.leases.begin(now_ms, &self.machine.image());
+        if let Some(since_ms) = reign.cut_off_since_ms.take() {
+            reign.leases.resume(now_ms, since_ms, &self.machine.image());
             reign.probed = false;
         }
         for (id, epoch) in reign.leases.expired(now_ms) {
@@ -448,7 +457,11 @@ impl LeaderTask {
             let silent = silent_brokers(&self.machine.image(), &reign.leases);
             probe::start(silent, DIALS_AFTER_ELECTION, &self.own_lives);
         }
-        if reign.rebalance_due.is_some_and(|due| Instant::now() >= due) {
+        let is_due = reign.rebalance_due.is_some_and(|due| Instant::now() >= due);
+        if is_due && reign.leases.is_anyone_silent(now_ms) {
+            // Whoever is cut off does not hear that another leads, and would go on until its lease is over.
+            reign.rebalance_due = Some(Instant::now() + self.options.rebalance_soon);
+        } else if is_due {
             reign.rebalance_due = self.options.rebalance.map(|interval| Instant::now() + interval);
             self.chores.extend([Chore::ElectLeaderless, Chore::Rebalance]);
         }

@@ -141,7 +141,7 @@ async fn hold_session(
             () = replies.closed() => break,
         };
         let Ok(Some(beat)) = beat else { break };
-        last = Some((BrokerId(beat.broker_id), BrokerEpoch(beat.broker_epoch)));
+        last = Some((BrokerId(beat.broker_id), BrokerEpoch(beat.broker_epoch), beat.session));
         let (sender, reply) = oneshot::channel();
         if service.doors.lives.send(Life::Heartbeat(beat, sender)).await.is_err() {
             break;
@@ -152,9 +152,9 @@ async fn hold_session(
             break;
         }
     }
-    if let Some((id, epoch)) = last {
+    if let Some((id, epoch, session)) = last {
         // Nobody minds when the node stops.
-        drop(service.doors.lives.send(Life::SessionBroken(id, epoch)).await);
+        drop(service.doors.lives.send(Life::SessionBroken(id, epoch, session)).await);
     }
 }
 
