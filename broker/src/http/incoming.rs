@@ -106,7 +106,7 @@ async fn accept(
                     drop(sender.send((stream, HttpCaller { address, principal })).await);
                 }
                 Ok(Err(error)) => {
-                    tracing::info!(%address, %error, "a connection of the HTTP port was refused")
+                    tracing::info!(%address, %error, "a connection of the HTTP port was refused");
                 }
                 Err(_) => tracing::info!(%address, "a handshake of the HTTP port took too long"),
             }
