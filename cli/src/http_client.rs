@@ -2,9 +2,14 @@
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::node_config::Address;
+use ottla_broker::security::ClientSecurity;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::node_config::{Address, HttpAddress};
 
 /// An answer that is longer is no answer of ours.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
@@ -20,23 +25,37 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Asks and waits no longer than `timeout` in all.
-pub(crate) fn get(address: &Address, path: &str, timeout: Duration) -> Result<Answer> {
-    get_up_to(address, path, timeout, ANSWER_BYTES_MAX)
+/// Asks and waits no longer than `timeout` in all. A server with TLS is not asked who it is: nothing secret goes there.
+pub(crate) fn get(target: &HttpAddress, path: &str, timeout: Duration) -> Result<Answer> {
+    get_up_to(target, path, timeout, ANSWER_BYTES_MAX, None)
 }
 
-/// As [`get`], of an answer of which more is wanted.
-pub(crate) fn get_up_to(address: &Address, path: &str, timeout: Duration, bytes_max: u64) -> Result<Answer> {
+/// As [`get`], of an answer of which more is wanted, and with `tls` of a server that has to be who it says.
+pub(crate) fn get_up_to(
+    target: &HttpAddress,
+    path: &str,
+    timeout: Duration,
+    bytes_max: u64,
+    tls: Option<ClientConfig>,
+) -> Result<Answer> {
     let deadline = Instant::now() + timeout;
     let left = || deadline.saturating_duration_since(Instant::now()).max(WAIT_MIN);
+    let address = &target.address;
     let mut failure = Error::new(ErrorKind::NotFound, "the name has no address");
     for one in (address.host.as_str(), address.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&one, left()) {
-            Ok(mut stream) => {
-                stream.set_write_timeout(Some(left()))?;
+            Ok(socket) => {
+                socket.set_write_timeout(Some(left()))?;
+                socket.set_read_timeout(Some(left()))?;
+                // The same socket: a limit that is set on it holds for what TLS makes of it.
+                let mut stream: Box<dyn Stream> = if target.is_tls {
+                    Box::new(encrypted(socket.try_clone()?, address, tls)?)
+                } else {
+                    Box::new(socket.try_clone()?)
+                };
                 let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-                stream.write_all(request.as_bytes())?;
-                return read(&answer(stream, deadline, bytes_max)?)
+                stream.write_all(request.as_bytes()).map_err(in_time)?;
+                return read(&answer(stream, &socket, deadline, bytes_max)?)
                     .ok_or_else(|| Error::new(ErrorKind::InvalidData, "no HTTP answer"));
             }
             Err(error) => failure = error,
@@ -45,8 +64,40 @@ pub(crate) fn get_up_to(address: &Address, path: &str, timeout: Duration, bytes_
     Err(failure)
 }
 
+/// A connection of either kind.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+fn encrypted(
+    socket: TcpStream,
+    address: &Address,
+    tls: Option<ClientConfig>,
+) -> Result<StreamOwned<ClientConnection, TcpStream>> {
+    let config = match tls {
+        Some(config) => config,
+        None => ClientSecurity::unchecked_tls().map_err(Error::other)?,
+    };
+    let name = ServerName::try_from(address.host.clone()).map_err(Error::other)?;
+    let connection = ClientConnection::new(Arc::new(config), name).map_err(Error::other)?;
+    Ok(StreamOwned::new(connection, socket))
+}
+
+/// Sockets say in two ways that a limit has passed.
+fn in_time(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::new(ErrorKind::TimedOut, "no answer in time"),
+        _ => error,
+    }
+}
+
 /// Everything that comes until the other side closes.
-fn answer(mut stream: TcpStream, deadline: Instant, bytes_max: u64) -> Result<String> {
+fn answer(
+    mut stream: Box<dyn Stream>,
+    socket: &TcpStream,
+    deadline: Instant,
+    bytes_max: u64,
+) -> Result<String> {
     let mut text = Vec::new();
     let mut piece = [0; 4096];
     while (text.len() as u64) < bytes_max {
@@ -54,14 +105,11 @@ fn answer(mut stream: TcpStream, deadline: Instant, bytes_max: u64) -> Result<St
         if left.is_zero() {
             return Err(Error::new(ErrorKind::TimedOut, "no answer in time"));
         }
-        stream.set_read_timeout(Some(left.max(WAIT_MIN)))?;
+        socket.set_read_timeout(Some(left.max(WAIT_MIN)))?;
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(count) => text.extend_from_slice(piece.get(..count).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(Error::new(ErrorKind::TimedOut, "no answer in time"));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Err(in_time(error)),
         }
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
@@ -78,13 +126,14 @@ fn read(answer: &str) -> Option<Answer> {
 }
 
 /// Where a port that is bound to every address is reached from this machine.
-pub(crate) fn reached(bound: &Address) -> Address {
-    let host = match bound.host.as_str() {
+pub(crate) fn reached(bound: &HttpAddress) -> HttpAddress {
+    let host = match bound.address.host.as_str() {
         "" | "0.0.0.0" => "127.0.0.1",
         "::" => "::1",
         host => host,
     };
-    Address { host: host.to_owned(), port: bound.port }
+    let address = Address { host: host.to_owned(), port: bound.address.port };
+    HttpAddress { address, is_tls: bound.is_tls }
 }
 
 /// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers write (RFC 9110, 5.6.7).
@@ -106,11 +155,12 @@ mod tests {
 
     #[test]
     fn a_port_of_every_address_is_asked_on_this_machine() {
-        let of = |text: &str| reached(&Address::parse(text).unwrap()).to_string();
+        let of = |text: &str| reached(&HttpAddress::parse(text).unwrap()).to_string();
         assert_eq!(of("0.0.0.0:9644"), "127.0.0.1:9644");
         assert_eq!(of(":1"), "127.0.0.1:1");
         assert_eq!(of("[::]:2"), "[::1]:2");
         assert_eq!(of("10.0.0.1:3"), "10.0.0.1:3");
+        assert_eq!(of("https://0.0.0.0:9644"), "https://127.0.0.1:9644");
     }
 
     #[test]
@@ -131,8 +181,11 @@ mod tests {
     #[test]
     fn a_server_that_says_nothing_is_waited_for_only_so_long() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::parse(&silent.local_addr().unwrap().to_string()).unwrap();
-        let error = get(&address, "/livez", Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        for scheme in ["http", "https"] {
+            let address = format!("{scheme}://{}", silent.local_addr().unwrap());
+            let address = HttpAddress::parse(&address).unwrap();
+            let error = get(&address, "/livez", Duration::from_millis(50)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{scheme}: {error}");
+        }
     }
 }

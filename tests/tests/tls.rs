@@ -237,6 +237,92 @@ fn certificates_change_while_records_flow() {
     assert!(cluster.nodes[0].log().contains("security stays as it was"));
 }
 
+/// The HTTP port: certificates by its own name, no certificates asked of probes, the commands that ask it, a change without a
+/// restart; and a certificate as a login of the console where one is asked for.
+#[test]
+fn the_http_port_speaks_tls() {
+    let files = Files::new();
+    let (server, authority) = (files.text("server.pem"), files.text("ca.pem"));
+    let mut cluster = Cluster::prepare(1, &[]).unwrap();
+    let http = format!("https://127.0.0.1:{}", cluster.nodes[0].http_port);
+    let listener = ("ottla.http.listener", http.as_str());
+    let tls = [
+        listener,
+        ("listener.name.http.ssl.keystore.type", "PEM"),
+        ("listener.name.http.ssl.keystore.location", server.as_str()),
+        ("listener.name.http.ssl.truststore.type", "PEM"),
+        ("listener.name.http.ssl.truststore.location", authority.as_str()),
+        ("ssl.client.auth", "required"),
+    ];
+    cluster.rewrite(1, &tls).unwrap();
+    cluster.nodes[0].start().unwrap();
+    cluster.await_brokers(1).unwrap();
+    let address = http.strip_prefix("https://").unwrap();
+    for (flag, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let (content, text) = files.s_client(address, &[flag]);
+        assert!(content && text.contains(version), "{flag}: {text}");
+    }
+    let ask = |path: &str, more: &[&str]| {
+        let url = format!("{http}{path}");
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "10", "--cacert", &authority, &url])
+            .args(more)
+            .output()
+            .expect("curl is installed");
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    };
+    assert_eq!(ask("/livez", &[]), (true, "ok\n".to_owned()));
+    assert!(ask("/metrics", &[]).1.ends_with("# EOF\n"));
+    assert!(ask("/api/v1/cluster", &[]).1.contains("brokers"));
+    assert!(ask("/", &["--location"]).1.contains("<html"));
+    // The health check of the image; the address is the property's variable there.
+    let healthy =
+        cluster.ottla(&["cluster", "await", "--local", "--http", &http, "--timeout", "5s"]).unwrap();
+    assert_eq!(healthy.code, Some(0), "{}", healthy.stderr);
+    let plain = ["cluster", "await", "--local", "--http", address, "--timeout", "1s"];
+    assert_ne!(cluster.ottla(&plain).unwrap().code, Some(0));
+    let bundle = files.text("bundle.tar.gz");
+    cluster.ottla(&["debug", "bundle", &bundle]).unwrap().ok().unwrap();
+    let listed = Command::new("tar").args(["tzf", &bundle]).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("metrics/node-1.txt"));
+    // Another certificate, without a restart; then one that has ended, which clients turn away from.
+    files.authority.write(&files.path("server.pem"), &Authority::params("server", 32));
+    eventually(Duration::from_secs(30), "the new certificate is shown", || {
+        Ok(files.serial(address).filter(|shown| shown == "serial=20"))
+    })
+    .unwrap();
+    let mut expired = Authority::params("server", 33);
+    (expired.not_before, expired.not_after) =
+        (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+    files.authority.write(&files.path("server.pem"), &expired);
+    eventually(Duration::from_secs(30), "the expired certificate is refused", || {
+        let (content, text) = ask("/livez", &[]);
+        Ok((!content && text.contains("expired")).then_some(()))
+    })
+    .unwrap();
+    cluster.nodes[0].stop().unwrap();
+    // Asked for certificates, callers are known by them.
+    files.authority.write(&files.path("server.pem"), &Authority::params("server", 34));
+    let mut asking = tls.to_vec();
+    asking.extend([
+        ("listener.name.http.ssl.client.auth", "requested"),
+        ("listener.name.http.ssl.principal.mapping.rules", "RULE:^CN=([^,]*).*$/$1/L,DEFAULT"),
+    ]);
+    cluster.rewrite(1, &asking).unwrap();
+    cluster.nodes[0].start().unwrap();
+    cluster.await_brokers(1).unwrap();
+    assert!(ask("/livez", &[]).0);
+    let session = ask("/api/v1/session", &["--cert", &files.text("alice.pem")]).1;
+    assert!(session.contains("User:alice"), "{session}");
+    assert!(ask("/api/v1/session", &[]).1.contains("ANONYMOUS"));
+    for name in ["expired.pem", "foreign.pem"] {
+        assert!(!ask("/livez", &["--cert", &files.text(name)]).0, "{name}");
+    }
+    cluster.nodes[0].stop().unwrap();
+}
+
 /// A wrong password is answered late, and the more of them the later; it is logged, without the password.
 #[test]
 fn guessing_passwords_takes_time_and_leaves_a_trace() {

@@ -105,6 +105,8 @@ pub(crate) struct Call {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<Text>,
+    /// Header and body, without the length in front.
+    pub(crate) request_bytes: usize,
     /// Who the client is.
     pub(crate) principal: Arc<Principal>,
     /// Address of the client, without the port.

@@ -129,6 +129,7 @@ impl Dispatcher {
     /// Handles one request frame (without its length).
     pub(crate) fn dispatch(&self, client: &mut Client, frame: Bytes) -> Answer {
         let started = Instant::now();
+        let request_bytes = frame.len();
         let mut decoder = Decoder::new(frame);
         let header = match RequestHeader::decode(&mut decoder) {
             Ok(header) => header,
@@ -142,6 +143,7 @@ impl Dispatcher {
             version: header.api_version,
             correlation_id: header.correlation_id,
             client_id: header.client_id,
+            request_bytes,
             principal: Arc::clone(&client.principal),
             client_host: Arc::clone(&client.host),
             listener: Arc::clone(&client.listener),

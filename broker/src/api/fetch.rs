@@ -80,13 +80,10 @@ fn is_readable(access: &Access, topic: &TopicKey) -> bool {
 fn throttle(context: &BrokerContext, call: &Call, answer: &FetchAnswer) -> Option<i32> {
     let slices = answer.partitions.iter().filter_map(|(_, result)| result.slice.as_ref());
     let bytes = slices.map(|slice| slice.length as u64).sum();
-    let (kind, client_id) = (QuotaKind::Fetch, call.client_name());
-    let throttle_time_ms = context.quotas.count_bytes(kind, &call.principal, client_id, bytes);
-    if throttle_time_ms == 0 {
-        return None;
-    }
-    context.quotas.uncount_bytes(kind, &call.principal, client_id, bytes);
-    Some(throttle_time_ms)
+    let quotas = &context.quotas;
+    let throttle_time_ms =
+        quotas.try_count_bytes(QuotaKind::Fetch, &call.principal, call.client_name(), bytes);
+    (throttle_time_ms > 0).then_some(throttle_time_ms)
 }
 
 /// The answer of a consumer above its quota: nothing, and when to ask again. A full fetch makes no session by it.

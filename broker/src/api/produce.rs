@@ -65,7 +65,8 @@ impl Open {
 
 pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, request: ProduceRequest) -> Answer {
     let context = &dispatcher.context;
-    let bytes = request_bytes(&request);
+    // As in Kafka the whole request counts, and not its records alone.
+    let bytes = call.request_bytes as u64;
     let throttle_time_ms =
         context.quotas.count_bytes(QuotaKind::Produce, &call.principal, call.client_name(), bytes);
     let access = context.access(&call);
@@ -91,12 +92,6 @@ pub(super) fn handle(dispatcher: &Dispatcher, _: &mut Client, call: Call, reques
         }
     }))
     .muted(throttle_time_ms)
-}
-
-/// Bytes of the records, as the quota counts them.
-fn request_bytes(request: &ProduceRequest) -> u64 {
-    let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
-    partitions.filter_map(|data| data.records.as_ref()).map(|records| records.len() as u64).sum()
 }
 
 fn append(

@@ -5,7 +5,6 @@
 //! So a change needs a header that other sites cannot send without this server's leave, which it never gives, and an origin, if
 //! the browser names one, that is this host.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Console;
 use super::answer::ApiError;
+use crate::http::HttpCaller;
 
 /// Bytes of path and query.
 const ADDRESS_BYTES_MAX: usize = 4_096;
@@ -33,13 +33,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 /// Goes around each request of the API.
 pub(super) async fn api(
     State(console): State<Arc<Console>>,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    ConnectInfo(from): ConnectInfo<HttpCaller>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let is_console = request.headers().contains_key(CONSOLE_HEADER);
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    match admit(&console, address, &method, &headers).await {
+    match admit(&console, &from, &method, &headers).await {
         Ok(caller) => {
             let turn = tokio::time::timeout(TURN_MAX, console.turns.acquire()).await;
             let Ok(Ok(_turn)) = turn else {
@@ -63,14 +63,14 @@ pub(super) async fn api(
 
 async fn admit(
     console: &Console,
-    address: SocketAddr,
+    from: &HttpCaller,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<super::login::Caller, ApiError> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         check_origin(headers)?;
     }
-    console.caller(headers, address).await
+    console.caller(headers, from).await
 }
 
 /// A change comes from the console, not from another site's page.

@@ -1,6 +1,7 @@
-//! Who asks: HTTP Basic, checked against the users of PLAIN and SCRAM that the Kafka listeners of this node know.
+//! Who asks: HTTP Basic, checked against the users of PLAIN and SCRAM that the Kafka listeners of this node know; or the certificate
+//! that the connection was opened with, where the HTTP port asks for one.
 //!
-//! Without a login a caller is `User:ANONYMOUS`, as on the gRPC plane. It gets in where an authorizer judges it by its rules, or
+//! Without either a caller is `User:ANONYMOUS`, as on the gRPC plane. It gets in where an authorizer judges it by its rules, or
 //! where no Kafka listener of this node asks its clients who they are either: the console is no way around a listener.
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use super::answer::ApiError;
 use super::{Console, guard};
 use crate::api::authorization::Access;
 use crate::context::BrokerContext;
+use crate::http::HttpCaller;
 use crate::security::properties::ListenerProperties;
 use crate::security::sasl::Mechanism;
 use crate::security::sasl::plain::message;
@@ -94,8 +96,12 @@ impl Console {
     }
 
     /// Finds out who asks.
-    pub(super) async fn caller(&self, headers: &HeaderMap, address: SocketAddr) -> Result<Caller, ApiError> {
+    pub(super) async fn caller(&self, headers: &HeaderMap, from: &HttpCaller) -> Result<Caller, ApiError> {
+        let address = from.address;
         let Some(given) = headers.get(header::AUTHORIZATION) else {
+            if let Some(principal) = from.principal.clone() {
+                return Ok(Caller { principal, address, is_known: true });
+            }
             if self.lets_anonymous_in() {
                 return Ok(Caller { principal: Principal::anonymous(), address, is_known: false });
             }

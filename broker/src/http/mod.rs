@@ -1,7 +1,8 @@
 //! The HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts or routes to the node, and the console
-//! for people.
+//! for people. Plain, or within TLS ([`HttpSecurity`]).
 
-use std::net::SocketAddr;
+mod incoming;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,7 +14,10 @@ use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::incoming::HttpCaller;
+use self::incoming::Incoming;
 use crate::console::Console;
+use crate::security::HttpSecurity;
 
 /// The content type of the text format that `/metrics` answers in.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -68,11 +72,12 @@ impl NodeStatus {
     }
 }
 
-/// Serves the HTTP port until told to stop.
+/// Serves the HTTP port, with `security` within TLS, until told to stop.
 pub async fn serve(
     listener: TcpListener,
     status: Arc<NodeStatus>,
     console: Arc<Console>,
+    security: Option<Arc<HttpSecurity>>,
     stopping: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -81,8 +86,16 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .with_state(status)
         .merge(console.router())
-        .into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await }).await
+        .into_make_service_with_connect_info::<HttpCaller>();
+    let stopped = stopping.clone().cancelled_owned();
+    match security {
+        None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+        Some(security) => {
+            tokio::spawn(Arc::clone(&security).keep_fresh(stopping.clone()));
+            let incoming = Incoming::new(listener, security, stopping)?;
+            axum::serve(incoming, router).with_graceful_shutdown(stopped).await
+        }
+    }
 }
 
 async fn metrics(State(status): State<Arc<NodeStatus>>) -> impl IntoResponse {

@@ -12,6 +12,9 @@ use crate::quotas::Quotas;
 use crate::quotas::rate::{Rate, Windows};
 use crate::replica::Counter;
 
+/// What is remembered of connections above the rate, as a multiple of the burst.
+const DEBT_MAX: f64 = 1.0;
+
 /// Why a connection was closed before its first byte was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionRefusal {
@@ -166,9 +169,9 @@ impl ConnectionLimits {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut created = self.created.lock();
         let pause_ms = limits.into_iter().filter_map(|(name, limit)| {
+            let limit = limit?;
             let rate = created.entry(name.to_owned()).or_default();
-            rate.record(1.0, now_ms, self.windows);
-            u64::try_from(rate.throttle_time_ms(limit?, now_ms, self.windows)).ok()
+            u64::try_from(rate.charge(1.0, limit, now_ms, self.windows, DEBT_MAX)).ok()
         });
         // Longer than a window is not needed: the next connection is counted again.
         Duration::from_millis(pause_ms.max().unwrap_or(0).min(self.windows.length_ms))

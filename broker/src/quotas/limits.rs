@@ -135,6 +135,13 @@ impl QuotaLimits {
         })
     }
 
+    /// Whether those who shared a limit still have one that they share.
+    pub fn is_limit_of(&self, kind: QuotaKind, sharers: &Sharers) -> bool {
+        let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
+        self.limit(kind, &name(&sharers.user), &name(&sharers.client_id))
+            .is_some_and(|(_, found)| found == *sharers)
+    }
+
     /// How many connections a second an address may open; `None`: any number.
     pub fn address_limit(&self, address: IpAddr) -> Option<f64> {
         self.addresses.get(&address.to_canonical()).copied().or(self.address_default)

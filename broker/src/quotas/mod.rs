@@ -31,6 +31,11 @@ pub(crate) use request::RequestCharge;
 
 /// Measures that are kept. Client ids are made up by clients: when all are in use, further ones share one measure.
 const MEASURES_MAX: usize = 100_000;
+/// What is remembered of a debt, as a multiple of the burst: one request far above the limit keeps those who share it quiet for no
+/// longer than that, by default a minute.
+const DEBT_MAX: f64 = 6.0;
+/// Likewise of time and connections, whose pauses are short.
+const SHORT_DEBT_MAX: f64 = 1.0;
 /// Measures of addresses that are kept; when all are in use, further addresses share one.
 const ADDRESSES_MAX: usize = 100_000;
 
@@ -68,23 +73,39 @@ impl Quotas {
         })
     }
 
-    /// Replaces the limits; what was measured stays.
+    /// Replaces the limits. What was measured stays, but for those who have no limit any more: should they get one again, they
+    /// begin anew.
     pub fn publish(&self, limits: QuotaLimits) {
-        self.limits.store(Arc::new(limits));
+        let limits = Arc::new(limits);
+        self.limits.store(Arc::clone(&limits));
+        self.rates.lock().retain(|(kind, sharers), _| limits.is_limit_of(*kind, sharers));
+        self.buckets.lock().retain(|(kind, sharers), _| limits.is_limit_of(*kind, sharers));
+        let is_limited = |address: &IpAddr| limits.address_limit(*address).is_some();
+        self.addresses.lock().retain(|address, _| address.as_ref().is_none_or(is_limited));
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Counts bytes of a client; gives the time in milliseconds that it must be quiet, mostly 0.
+    /// Counts bytes that a client has sent, or was sent; gives the time in milliseconds that it must be quiet, mostly 0.
     pub fn count_bytes(&self, kind: QuotaKind, principal: &Principal, client_id: &str, bytes: u64) -> i32 {
-        self.count(kind, principal, client_id, bytes as f64)
+        self.with_rate(kind, principal, client_id, |rate, limit, now_ms, windows| {
+            rate.charge(bytes as f64, limit, now_ms, windows, DEBT_MAX)
+        })
     }
 
-    /// Takes back bytes of an answer that was not sent after all.
-    pub fn uncount_bytes(&self, kind: QuotaKind, principal: &Principal, client_id: &str, bytes: u64) {
-        self.count(kind, principal, client_id, -(bytes as f64));
+    /// As [`Self::count_bytes`], before they are sent: with a time they are not counted, and must not be sent.
+    pub fn try_count_bytes(
+        &self,
+        kind: QuotaKind,
+        principal: &Principal,
+        client_id: &str,
+        bytes: u64,
+    ) -> i32 {
+        self.with_rate(kind, principal, client_id, |rate, limit, now_ms, windows| {
+            rate.try_charge(bytes as f64, limit, now_ms, windows)
+        })
     }
 
     /// Whether a client has a limit of a kind.
@@ -108,19 +129,28 @@ impl Quotas {
     /// Counts the time that a request took; the pause is at most a window long (KIP-124).
     pub fn count_time(&self, principal: &Principal, client_id: &str, took: Duration) -> i32 {
         let percent_seconds = took.as_secs_f64() * 100.0;
-        let throttle_time_ms = self.count(QuotaKind::Request, principal, client_id, percent_seconds);
+        let throttle_time_ms =
+            self.with_rate(QuotaKind::Request, principal, client_id, |rate, limit, now_ms, windows| {
+                rate.charge(percent_seconds, limit, now_ms, windows, SHORT_DEBT_MAX)
+            });
         throttle_time_ms.min(i32::try_from(self.windows.client.length_ms).unwrap_or(i32::MAX))
     }
 
-    fn count(&self, kind: QuotaKind, principal: &Principal, client_id: &str, amount: f64) -> i32 {
+    /// Charges the measure of a client who has a limit: it is given with the limit, the time and the windows.
+    fn with_rate(
+        &self,
+        kind: QuotaKind,
+        principal: &Principal,
+        client_id: &str,
+        charge: impl FnOnce(&mut Rate, f64, u64, Windows) -> i32,
+    ) -> i32 {
         let limits = self.limits.load();
         let Some((limit, sharers)) = limits.limit(kind, &principal.name, client_id) else { return 0 };
         let (now_ms, windows) = (self.now_ms(), self.windows.client);
         let mut rates = self.rates.lock();
         let is_idle = |rate: &Rate| now_ms.saturating_sub(rate.last_ms()) >= windows.memory_ms();
         let rate = entry(&mut rates, (kind, sharers), MEASURES_MAX, (kind, Sharers::default()), is_idle);
-        rate.record(amount, now_ms, windows);
-        rate.throttle_time_ms(limit, now_ms, windows)
+        charge(rate, limit, now_ms, windows)
     }
 
     /// Begins counting the partitions that a request makes or removes.
@@ -138,13 +168,8 @@ impl Quotas {
         let mut addresses = self.addresses.lock();
         let is_idle = |rate: &Rate| now_ms.saturating_sub(rate.last_ms()) >= windows.memory_ms();
         let rate = entry(&mut addresses, Some(address), ADDRESSES_MAX, None, is_idle);
-        rate.record(1.0, now_ms, windows);
-        let admitted = rate.throttle_time_ms(limit, now_ms, windows) == 0;
-        if !admitted {
-            // One that is not served does not make the next wait longer.
-            rate.record(-1.0, now_ms, windows);
-        }
-        admitted
+        // One that is not served does not make the next wait longer.
+        rate.try_charge(1.0, limit, now_ms, windows) == 0
     }
 }
 
@@ -230,6 +255,36 @@ mod tests {
         limits.set(&[("user", Some("u"))], "producer_byte_rate", 1e9);
         quotas.publish(limits);
         assert_eq!(quotas.count_bytes(QuotaKind::Produce, &u, "b", 1), 0);
+    }
+
+    #[test]
+    fn what_is_not_sent_is_not_counted() {
+        let quotas = limited(&[("client-id", Some("c"))], "consumer_byte_rate", 10_000.0);
+        let u = Principal::user("u");
+        let ask = |bytes| quotas.try_count_bytes(QuotaKind::Fetch, &u, "c", bytes);
+        assert_eq!(ask(60_000), 0);
+        assert!((0..100).all(|_| ask(60_000) > 0));
+        assert_eq!(ask(39_000), 0);
+    }
+
+    #[test]
+    fn a_limit_that_is_taken_away_takes_its_debts_along() {
+        let quotas = limited(&[("user", None)], "producer_byte_rate", 10.0);
+        let u = Principal::user("u");
+        let produce = || quotas.count_bytes(QuotaKind::Produce, &u, "c", 100_000);
+        assert!(produce() > 0);
+        let limits = |entity: &[(&str, Option<&str>)], limit| {
+            let mut limits = QuotaLimits::default();
+            limits.set(entity, "producer_byte_rate", limit);
+            quotas.publish(limits);
+        };
+        // The same user's by another name: what was counted stays.
+        limits(&[("user", Some("u"))], 10_000.0);
+        assert!(produce() > 0);
+        limits(&[("user", Some("v"))], 10_000.0);
+        assert_eq!(produce(), 0);
+        limits(&[("user", Some("u"))], 10_000.0);
+        assert_eq!(produce(), 0);
     }
 
     #[test]

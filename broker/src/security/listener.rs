@@ -47,7 +47,7 @@ impl ListenerSecurity {
             .set("sasl.oauthbearer.jwks.endpoint.url")
             .filter(|_| protocol.uses_sasl())
             .map(|url| (url.to_owned(), Arc::new(AuthorityKeys::default())));
-        let tls = protocol.uses_tls().then(|| tls::server_config(&view, protocol)).transpose()?;
+        let tls = protocol.uses_tls().then(|| tls::server_config(&view, protocol.into())).transpose()?;
         let keys = authority.as_ref().map(|(_, keys)| keys);
         let sasl = protocol.uses_sasl().then(|| SaslSettings::read(&view, keys)).transpose()?;
         let (tls, sasl) = (tls.map(ArcSwap::new), sasl.map(ArcSwap::from_pointee));
@@ -69,7 +69,8 @@ impl ListenerSecurity {
         properties: &Arc<Properties>,
     ) -> Result<(Option<Arc<ServerConfig>>, Option<SaslSettings>), SecurityError> {
         let view = ListenerProperties::new(Arc::clone(properties), &self.name);
-        let server = self.tls.as_ref().map(|_| tls::server_config(&view, self.protocol)).transpose()?;
+        let server =
+            self.tls.as_ref().map(|_| tls::server_config(&view, self.protocol.into())).transpose()?;
         let keys = self.authority.as_ref().map(|(_, keys)| keys);
         let settings = self.sasl.as_ref().map(|_| SaslSettings::read(&view, keys)).transpose()?;
         Ok((server, settings))

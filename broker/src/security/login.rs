@@ -93,6 +93,18 @@ impl ClientSecurity {
         Self { tls, ..self }
     }
 
+    /// The TLS of it, for what is asked beside the protocols of this crate; `None`: it speaks none.
+    pub fn tls(&self) -> Option<ClientConfig> {
+        let mut config = ClientConfig::clone(self.tls.as_ref()?);
+        config.alpn_protocols.clear();
+        Some(config)
+    }
+
+    /// TLS to a server that is not asked who it is: for questions that hold no secret, like those of a probe.
+    pub fn unchecked_tls() -> Result<ClientConfig, rustls::Error> {
+        tls::unchecked::client_config()
+    }
+
     /// Connects and makes itself known. Gives how long the listener takes requests on the connection; `None`: for ever.
     pub async fn connect(
         &self,

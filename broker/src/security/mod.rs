@@ -17,6 +17,7 @@
 //! | `failures` | who guesses passwords waits |
 //! | `login` | connections of whoever calls a listener and is no broker calling a broker |
 //! | `grpc` | TLS and SASL of the gRPC listener |
+//! | [`http`] | TLS of the HTTP port |
 
 mod authority;
 pub mod credentials;
@@ -24,6 +25,7 @@ mod der;
 mod distinguished_name;
 mod failures;
 pub mod grpc;
+pub mod http;
 mod listener;
 pub mod login;
 mod node;
@@ -39,6 +41,7 @@ pub mod tokens;
 
 pub use credentials::{CredentialSnapshot, Credentials, ScramCredential, TokenCredential};
 pub use grpc::{GrpcCaller, GrpcSecurity};
+pub use http::HttpSecurity;
 pub(crate) use listener::ListenerSecurity;
 pub use login::ClientSecurity;
 pub(crate) use node::NodeSecurity;

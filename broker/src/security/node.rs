@@ -38,7 +38,7 @@ pub(crate) struct NodeSecurity {
 
 /// What a reload depends on.
 #[derive(Clone, Default, PartialEq, Eq)]
-struct Sources {
+pub(super) struct Sources {
     properties: Properties,
     files: BTreeMap<PathBuf, Option<SystemTime>>,
 }
@@ -65,7 +65,7 @@ impl NodeSecurity {
         if let Some((name, protocol)) = &between_brokers {
             peers.configure(name, *protocol, &file).map_err(|error| error.of_listener(name))?;
         }
-        let seen = Mutex::new(sources(&opened, &file));
+        let seen = Mutex::new(sources(opened.iter().map(|listener| listener.name()), &file));
         Ok(Arc::new(Self { listeners: opened, between_brokers, peers, credentials, file, node_id, seen }))
     }
 
@@ -161,7 +161,7 @@ impl NodeSecurity {
 
     /// Reads everything anew if something changed since the last time. A fault is told once, not at every look.
     fn refresh(&self, properties: &Arc<Properties>) {
-        let sources = sources(&self.listeners, properties);
+        let sources = sources(self.listeners.iter().map(|listener| listener.name()), properties);
         if std::mem::replace(&mut *self.seen.lock(), sources.clone()) != sources {
             for listener in &self.listeners {
                 match listener.reload(properties) {
@@ -180,10 +180,14 @@ impl NodeSecurity {
     }
 }
 
-fn sources(listeners: &[Arc<ListenerSecurity>], properties: &Arc<Properties>) -> Sources {
+/// What the security of listeners, by their names, is made of.
+pub(super) fn sources<'a>(
+    listeners: impl IntoIterator<Item = &'a str>,
+    properties: &Arc<Properties>,
+) -> Sources {
     let mut sources = Sources::default();
     for listener in listeners {
-        let view = ListenerProperties::new(Arc::clone(properties), listener.name());
+        let view = ListenerProperties::new(Arc::clone(properties), listener);
         sources.properties.extend(view.fingerprint(&PREFIXES));
         for file in tls::files(&view) {
             let modified = std::fs::metadata(&file).and_then(|metadata| metadata.modified()).ok();

@@ -52,7 +52,7 @@ pub(crate) struct Await {
     /// Only the node on this machine, by its HTTP port: what a container's health check asks
     #[arg(long, conflicts_with_all = ["brokers", "healthy"])]
     local: bool,
-    /// The HTTP port that --local asks; of every address (0.0.0.0), this machine's
+    /// The HTTP port that --local asks, with https:// in front if it speaks TLS; of every address (0.0.0.0), this machine's
     #[arg(long, env = "OTTLA_HTTP_LISTENER", value_name = "HOST:PORT", default_value = local::HTTP_DEFAULT)]
     http: String,
 }

@@ -17,7 +17,7 @@ use crate::admin::Admin;
 use crate::doctor::{self, reader};
 use crate::failure::Failure;
 use crate::http_client;
-use crate::node_config::{self, Address, NodeConfig};
+use crate::node_config::{self, HttpAddress, NodeConfig};
 use crate::output::{self, counted};
 use crate::profile::Session;
 
@@ -206,14 +206,16 @@ async fn node(broker: &Broker, session: &Session, gathered: &mut Gathered) -> Re
     let bound = configs.iter().find(|config| config.name == "ottla.http.listener");
     let bound = bound.and_then(|config| config.value.clone()).filter(|value| !value.is_empty());
     let bound = bound.ok_or("it has no HTTP port")?;
-    let mut address = Address::parse(&bound)?;
-    if matches!(address.host.as_str(), "" | "0.0.0.0" | "::") {
+    let mut target = HttpAddress::parse(&bound)?;
+    if target.address.is_wildcard() {
         let host = broker.grpc_endpoint.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']));
-        address.host = host.unwrap_or("127.0.0.1").to_owned();
+        host.unwrap_or("127.0.0.1").clone_into(&mut target.address.host);
     }
+    // Whoever named authorities wants servers checked by them.
+    let tls = session.access.server().map_err(|failure| failure.to_string())?.tls();
     for path in ["metrics", "readyz"] {
-        let (address, url) = (address.clone(), format!("/{path}"));
-        let ask = move || http_client::get_up_to(&address, &url, NODE_TIMEOUT, METRICS_BYTES_MAX);
+        let (target, url, tls) = (target.clone(), format!("/{path}"), tls.clone());
+        let ask = move || http_client::get_up_to(&target, &url, NODE_TIMEOUT, METRICS_BYTES_MAX, tls);
         let answer = tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())?;
         let answer = answer.map_err(|error| format!("{path}: {error}"))?;
         gathered.add(format!("{path}/node-{}.txt", broker.id), answer.body + "\n");

@@ -13,7 +13,7 @@ use super::readings::{
     Certificate, Directory, Listening, Memory, Peer, PeerFailure, Port, Readings, SecretFile,
 };
 use crate::http_client;
-use crate::node_config::{Address, Findings, Listener, NodeConfig};
+use crate::node_config::{Address, Findings, HttpAddress, Listener, NodeConfig};
 
 /// How long another node is waited for.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ fn add_node(readings: &mut Readings, config: &NodeConfig) {
     let grpc = config.grpc.iter().map(|grpc| (&grpc.listener.name, &grpc.listener.address));
     let kafka = config.listeners.iter().map(|listener| (&listener.name, &listener.address));
     let http = "HTTP".to_owned();
-    let all = kafka.chain(grpc).chain(config.http.iter().map(|address| (&http, address)));
+    let all = kafka.chain(grpc).chain(config.http.iter().map(|bound| (&http, &bound.address)));
     readings.ports = all.map(|(name, address)| port(name, address)).collect();
     let own = config.voters.iter().find(|(id, _)| *id == config.node_id).map(|(_, address)| address);
     let others = config.controllers.iter().filter(|address| Some(*address) != own);
@@ -65,8 +65,8 @@ fn add_node(readings: &mut Readings, config: &NodeConfig) {
     let peers: Vec<_> = others
         .cloned()
         .map(|address| {
-            let http_port = config.http.as_ref().map(|http| http.port);
-            std::thread::spawn(move || peer(&address, http_port))
+            let http = config.http.clone();
+            std::thread::spawn(move || peer(&address, http))
         })
         .collect();
     readings.peers = peers.into_iter().filter_map(|peer| peer.join().ok()).collect();
@@ -195,7 +195,7 @@ fn port(name: &str, address: &Address) -> Port {
     Port { name: name.to_owned(), address, refused }
 }
 
-fn peer(address: &Address, http_port: Option<u16>) -> Peer {
+fn peer(address: &Address, http: Option<HttpAddress>) -> Peer {
     let reached = match (address.host.as_str(), address.port).to_socket_addrs() {
         Err(error) => Err(PeerFailure::Name(error.to_string())),
         Ok(all) => {
@@ -212,8 +212,8 @@ fn peer(address: &Address, http_port: Option<u16>) -> Peer {
         }
     };
     // Nodes of one cluster mostly have their HTTP ports alike. Where not, there is no answer and nothing is said.
-    let clock_ahead_s = http_port.filter(|_| reached.is_ok()).and_then(|port| {
-        let http = Address { host: address.host.clone(), port };
+    let clock_ahead_s = http.filter(|_| reached.is_ok()).and_then(|mut http| {
+        address.host.clone_into(&mut http.address.host);
         let answer = http_client::get(&http, "/livez", PEER_TIMEOUT).ok()?;
         Some(http_client::date_s(answer.date.as_deref()?)? - now_s())
     });

@@ -4,6 +4,7 @@ use ottla_broker::security::SecurityProtocol;
 use ottla_metadata::config::{get_list, get_string};
 
 use super::{Finding, Level, Readings};
+use crate::node_config::HttpAddress;
 
 const AUTHORIZER: &str = "authorizer.class.name";
 /// Bits of a file's mode that let others than its owner and its group read it.
@@ -15,6 +16,7 @@ pub(super) fn check(readings: &Readings) -> Vec<Finding> {
         return Vec::new();
     }
     let mut findings = listeners(readings);
+    findings.extend(http(readings));
     findings.extend(rules(readings));
     findings.extend(files(readings));
     findings
@@ -67,6 +69,23 @@ fn listeners(readings: &Readings) -> Vec<Finding> {
         }
     };
     readings.listeners.iter().map(judge).collect()
+}
+
+/// The console takes the logins of Kafka listeners: they are no better kept than its port keeps them.
+fn http(readings: &Readings) -> Option<Finding> {
+    const NAME: &str = "ottla.http.listener";
+    let takes_logins = readings.listeners.iter().any(|listener| listener.protocol.uses_sasl());
+    let bound = HttpAddress::parse(get_string(&readings.properties, NAME)).ok()?;
+    if !takes_logins || bound.is_tls || is_local(&bound.address.host) {
+        return None;
+    }
+    Some(Finding::bad(
+        Level::Advice,
+        NAME,
+        format!("plain on {}", bound.address),
+        "passwords that are typed into the console go over the network as they are",
+        format!("{NAME}=https://{}, or an address of this machine alone", bound.address),
+    ))
 }
 
 fn rules(readings: &Readings) -> Vec<Finding> {
@@ -172,9 +191,14 @@ mod tests {
         );
         // Who says who they are without rules: a warning beside the listener's own.
         assert_eq!(of(vec![listening("A", "h", Ssl)]), [Level::Ok, Level::Warning]);
-        let rules = [(AUTHORIZER, "x"), ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256")];
+        let http = ("ottla.http.listener", "https://:9644");
+        let rules = [(AUTHORIZER, "x"), ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256"), http];
         assert_eq!(levels(&readings(vec![listening("A", "h", SaslPlaintext)], &rules)), [Level::Warning]);
         assert_eq!(levels(&readings(vec![listening("A", "h", SaslSsl)], &rules)), [Level::Ok]);
+        assert_eq!(
+            levels(&readings(vec![listening("A", "h", SaslSsl)], &rules[..2])),
+            [Level::Ok, Level::Advice]
+        );
     }
 
     #[test]

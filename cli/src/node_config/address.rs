@@ -46,6 +46,35 @@ impl fmt::Display for Address {
     }
 }
 
+/// The address of an HTTP port: `host:port`, `http://host:port` or, with TLS, `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HttpAddress {
+    pub(crate) address: Address,
+    pub(crate) is_tls: bool,
+}
+
+impl HttpAddress {
+    /// Any of the three.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (is_tls, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+            Some((scheme, _)) => {
+                return Err(format!("'{text}': {scheme} is neither http nor https"));
+            }
+            None => (false, text),
+        };
+        Ok(Self { address: Address::parse(rest.strip_suffix('/').unwrap_or(rest))?, is_tls })
+    }
+}
+
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.is_tls { "https://" } else { "" }, self.address)
+    }
+}
+
 /// A listener: its name, upper case, and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
@@ -104,6 +133,17 @@ mod tests {
         }
         assert!(Address::parse("[::]:1").unwrap().is_wildcard());
         assert!(!Address::parse("a:1").unwrap().is_wildcard());
+    }
+
+    #[test]
+    fn an_http_address_may_have_a_scheme() {
+        let of = |text: &str| HttpAddress::parse(text).unwrap().to_string();
+        assert_eq!(of("0.0.0.0:9644"), "0.0.0.0:9644");
+        assert_eq!(of("http://[::]:9644/"), "[::]:9644");
+        assert_eq!(of(" HTTPS://n1:9644"), "https://n1:9644");
+        for wrong in ["https://", "https://n1", "ftp://n1:1", "https://n1:1/x", "https//n1:1"] {
+            assert!(HttpAddress::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ottla_broker::security::SecurityProtocol;
 use ottla_metadata::config::{get_list, get_string};
 
-pub(crate) use self::address::{Address, Listener};
+pub(crate) use self::address::{Address, HttpAddress, Listener};
 use self::network::Network;
 use self::settings::Settings;
 pub(crate) use self::settings::{Findings, Origin, Problem};
@@ -70,7 +70,7 @@ pub(crate) struct NodeConfig {
     pub(crate) log_dirs: Vec<PathBuf>,
     pub(crate) metadata_dir: PathBuf,
     /// `None`: no HTTP port.
-    pub(crate) http: Option<Address>,
+    pub(crate) http: Option<HttpAddress>,
     pub(crate) log_format: LogFormat,
     /// Where spans of requests go; `None`: nowhere.
     pub(crate) otlp_endpoint: Option<String>,
@@ -228,14 +228,14 @@ fn otlp_endpoint(settings: &Settings, findings: &mut Findings) -> Option<String>
     Some(endpoint.to_owned())
 }
 
-fn http(settings: &Settings, findings: &mut Findings) -> Option<Address> {
+fn http(settings: &Settings, findings: &mut Findings) -> Option<HttpAddress> {
     const NAME: &str = "ottla.http.listener";
     let properties = settings.values();
     let text = get_string(&properties, NAME);
     if text.is_empty() {
         return None;
     }
-    Address::parse(text)
+    HttpAddress::parse(text)
         .map_err(|message| {
             findings.problem(settings, NAME, format!("{message}; empty turns the HTTP port off"));
         })

@@ -232,6 +232,9 @@ fn a_listener_on_every_address_is_told_by_the_name_of_the_machine() {
 fn directories_and_the_http_port_are_checked() {
     assert_problem(&[("log.dirs", "/tmp/a,/tmp/a")], "/tmp/a is there twice");
     assert_problem(&[("ottla.http.listener", "nowhere")], "not HOST:PORT");
+    assert_problem(&[("ottla.http.listener", "ftp://h:1")], "neither http nor https");
+    let (config, _) = load(GOOD, &[("ottla.http.listener", "https://:9644")]);
+    assert!(config.unwrap().http.unwrap().is_tls);
     let (config, _) = load(GOOD, &[("ottla.http.listener", ""), ("metadata.log.dir", "/tmp/m")]);
     let config = config.unwrap();
     assert_eq!((config.http, config.metadata_dir), (None, PathBuf::from("/tmp/m/__cluster_metadata")));

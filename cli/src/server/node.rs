@@ -17,7 +17,7 @@ use ottla_broker::admin::{AdminService, node_gate};
 use ottla_broker::console::Console;
 use ottla_broker::controller_link::{ControllerClient, ImageHandle, follow_metadata};
 use ottla_broker::http::{self, NodeStatus};
-use ottla_broker::security::GrpcSecurity;
+use ottla_broker::security::{GrpcSecurity, HttpSecurity};
 use ottla_controller::{Controller, ControllerOptions};
 use ottla_log::directory::{self, DirectoryLock, Owner};
 use ottla_proto::transport::Gate;
@@ -34,7 +34,7 @@ use uuid::Uuid;
 use super::adopt::Beginning;
 use super::options::{self, Shared};
 use crate::failure::Failure;
-use crate::node_config::{Address, NodeConfig};
+use crate::node_config::{Address, HttpAddress, NodeConfig};
 
 /// Calls that are under way when the node stops get so long.
 const GRPC_DRAIN: Duration = Duration::from_millis(500);
@@ -56,7 +56,7 @@ impl Ports {
             None => None,
         };
         let http = match &config.http {
-            Some(address) => Some(bind(address, "HTTP", "ottla.http.listener").await?),
+            Some(http) => Some(bind(&http.address, "HTTP", "ottla.http.listener").await?),
             None => None,
         };
         Ok(Self { grpc, http })
@@ -159,7 +159,7 @@ impl Node {
         );
         let console = Console::new(admin.clone());
         if let Some(listener) = ports.http {
-            self.serve_http(listener, &shared, Arc::clone(&console))?;
+            self.serve_http(config, listener, &shared, Arc::clone(&console))?;
         }
         let mut routes = Routes::default();
         if config.roles.controller {
@@ -208,14 +208,20 @@ impl Node {
 
     fn serve_http(
         &mut self,
+        config: &NodeConfig,
         listener: TcpListener,
         shared: &Shared,
         console: Arc<Console>,
     ) -> anyhow::Result<()> {
-        self.http = Some(listener.local_addr()?.to_string());
+        let bound = listener.local_addr()?;
+        let address = Address { host: bound.ip().to_string(), port: bound.port() };
+        let is_tls = config.http.as_ref().is_some_and(|http| http.is_tls);
+        self.http = Some(HttpAddress { address, is_tls }.to_string());
+        let open = || HttpSecurity::open(&config.properties, shared.image.clone(), self.id);
+        let security = is_tls.then(open).transpose().map_err(|error| Failure::usage(error.to_string()))?;
         let (status, stop) = (Arc::clone(&shared.status), self.stop.clone());
         self.tasks.push(tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, status, console, stop).await {
+            if let Err(error) = http::serve(listener, status, console, security, stop).await {
                 tracing::error!(%error, "the HTTP port ended");
             }
         }));

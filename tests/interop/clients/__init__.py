@@ -7,6 +7,7 @@ produce(bootstrap, topic, records, compression, idempotent=False)    to partitio
 consume(bootstrap, topic, count) -> [Record]              partition 0 from its first record, without committing
 consume_group(bootstrap, topic, group, count) -> [Record] as a member of `group`; commits what it returned, then leaves;
                 those that have the newer group protocol (KIP-848) also take protocol="consumer"
+All three take security=Security(…).
 
 Topics have one partition, so that the order of records is part of what is compared.
 """
@@ -30,6 +31,39 @@ class Record(typing.NamedTuple):
     key: str | None
     value: str | None
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Security(typing.NamedTuple):
+    """How a client keeps its bytes from others and makes itself known: TLS, a certificate, a user."""
+
+    ca: pathlib.Path
+    """Certificates of authorities, PEM."""
+    certificate: pathlib.Path | None = None
+    """PEM with chain and key."""
+    mechanism: str | None = None
+    user: str | None = None
+    password: str | None = None
+    """Of OAUTHBEARER the token."""
+    stores: str = "PEM"
+    """What Java keeps its certificates in: PEM or PKCS12, which stand beside the PEM files with the ending p12."""
+
+
+# What the stores of PKCS#12 are opened with.
+STORE_PASSWORD = "the-stores-password"
+
+
+def librdkafka_settings(security):
+    """Its settings of all clients built on librdkafka. A token is no setting: the program gives it when it is asked."""
+    if security is None:
+        return {}
+    settings = {"security.protocol": "sasl_ssl" if security.mechanism else "ssl", "ssl.ca.location": str(security.ca)}
+    if security.certificate:
+        settings |= {"ssl.certificate.location": str(security.certificate), "ssl.key.location": str(security.certificate)}
+    if security.mechanism:
+        settings["sasl.mechanism"] = security.mechanism
+    if security.user:
+        settings |= {"sasl.username": security.user, "sasl.password": security.password}
+    return settings
 
 
 class ClientError(Exception):

@@ -21,18 +21,25 @@ def records_of(name, lines, count):
     return [Record(r["key"], r["value"], tuple((name, value) for name, value in r["headers"])) for r in parsed]
 
 
-def produce(bootstrap, topic, records, compression, idempotent=False):
-    more = ["-compression", compression, f"-idempotent={str(idempotent).lower()}"]
+def produce(bootstrap, topic, records, compression, idempotent=False, security=None):
+    more = [*_flags(security), "-compression", compression, f"-idempotent={str(idempotent).lower()}"]
     _run("produce", bootstrap, topic, *more, standard_input=lines_of(records))
 
 
-def consume(bootstrap, topic, count):
-    return records_of(NAME, _run("consume", bootstrap, topic, "-count", count), count)
+def consume(bootstrap, topic, count, security=None):
+    return records_of(NAME, _run("consume", bootstrap, topic, *_flags(security), "-count", count), count)
 
 
-def consume_group(bootstrap, topic, group, count, protocol="classic"):
-    more = ["-group", group, "-protocol", protocol, "-count", count]
+def consume_group(bootstrap, topic, group, count, protocol="classic", security=None):
+    more = [*_flags(security), "-group", group, "-protocol", protocol, "-count", count]
     return records_of(NAME, _run("consume-group", bootstrap, topic, *more), count)
+
+
+def _flags(security):
+    if security is None:
+        return []
+    named = {"ca": security.ca, "certificate": security.certificate, "mechanism": security.mechanism, "user": security.user, "password": security.password}
+    return [word for name, value in named.items() if value for word in (f"-{name}", value)]
 
 
 def _run(verb, bootstrap, topic, *more, standard_input=None):

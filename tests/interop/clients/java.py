@@ -5,8 +5,9 @@ import pathlib
 import struct
 import subprocess
 import threading
+import uuid
 
-from . import ALL_COMPRESSIONS, CACHE, CALL_SECONDS_MAX, ClientError, Record
+from . import ALL_COMPRESSIONS, CACHE, CALL_SECONDS_MAX, STORE_PASSWORD, ClientError, Record
 
 NAME = "java"
 COMPRESSIONS = ALL_COMPRESSIONS
@@ -17,8 +18,10 @@ KAFKA = pathlib.Path(__file__).resolve().parents[2] / "kafka" / "kafka"
 CLASSES = CACHE / "interop-java"
 # A short-lived program: the quick compiler alone, and no threads for collecting garbage.
 OPTIONS = "-Xmx256m -Xshare:auto -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8"
+# Java reads a token from a file that it was told of at its start, and from no other.
+TOKEN = CACHE / "interop-token"
 # The machine that runs many of them, several of which read a whole segment into memory.
-TOOLS_OPTIONS = OPTIONS.replace("-Xmx256m", "-Xmx1g")
+TOOLS_OPTIONS = OPTIONS.replace("-Xmx256m", "-Xmx1g") + f" -Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{TOKEN}"
 NULL = "\\N"
 # What the console consumer prints for a record without headers.
 NO_HEADERS = "NO_HEADERS"
@@ -77,8 +80,42 @@ def run(class_name, *arguments, standard_input=None, with_errors=False, version=
     return Tools.of(version).run(class_name, arguments, standard_input or "", with_errors)
 
 
-def produce(bootstrap, topic, records, compression, idempotent=False):
-    arguments = ["--bootstrap-server", bootstrap, "--topic", topic, "--compression-codec", compression]
+def command_config(security):
+    """The arguments of a tool that has to get in."""
+    return [] if security is None else ["--command-config", properties(security)]
+
+
+def properties(security):
+    """A file of client properties."""
+    lines = [f"security.protocol={'SASL_SSL' if security.mechanism else 'SSL'}"]
+    for store, pem in [("truststore", security.ca), ("keystore", security.certificate)]:
+        if pem:
+            file = pem if security.stores == "PEM" else pem.with_suffix(".p12")
+            lines += [f"ssl.{store}.type={security.stores}", f"ssl.{store}.location={file}"]
+            if security.stores != "PEM":
+                lines += [f"ssl.{store}.password={STORE_PASSWORD}"]
+    if security.mechanism:
+        common = "org.apache.kafka.common.security"
+        login = f'username="{security.user}" password="{security.password}"'
+        if security.mechanism == "OAUTHBEARER":
+            TOKEN.write_text(security.password)
+            lines += [f"sasl.oauthbearer.token.endpoint.url=file://{TOKEN}"]
+            lines += [f"sasl.login.callback.handler.class={common}.oauthbearer.OAuthBearerLoginCallbackHandler"]
+            module = "oauthbearer.OAuthBearerLoginModule required"
+        elif security.mechanism == "PLAIN":
+            module = f"plain.PlainLoginModule required {login}"
+        else:
+            module = f"scram.ScramLoginModule required {login}"
+        lines += [f"sasl.mechanism={security.mechanism}", f"sasl.jaas.config={common}.{module};"]
+    file = security.ca.parent / f"{uuid.uuid4().hex}.properties"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def produce(bootstrap, topic, records, compression, idempotent=False, security=None):
+    arguments = ["--bootstrap-server", bootstrap, *command_config(security), "--topic", topic, "--compression-codec", compression]
+    # the console producer tells of what was refused only where it waits for each record
+    arguments += ["--sync"] if security else []
     arguments += ["--command-property", "acks=all", "--command-property", f"enable.idempotence={str(idempotent).lower()}"]
     for name, value in [("parse.key", "true"), ("parse.headers", "true"), ("null.marker", NULL)]:
         arguments += ["--reader-property", f"{name}={value}"]
@@ -89,12 +126,12 @@ def produce(bootstrap, topic, records, compression, idempotent=False):
     run("org.apache.kafka.tools.ConsoleProducer", *arguments, standard_input=lines)
 
 
-def consume(bootstrap, topic, count):
-    return _read(["--bootstrap-server", bootstrap, "--topic", topic, "--partition", "0", "--offset", "earliest"], count)
+def consume(bootstrap, topic, count, security=None):
+    return _read(["--bootstrap-server", bootstrap, *command_config(security), "--topic", topic, "--partition", "0", "--offset", "earliest"], count)
 
 
-def consume_group(bootstrap, topic, group, count, protocol="classic"):
-    arguments = ["--bootstrap-server", bootstrap, "--topic", topic, "--group", group, "--from-beginning"]
+def consume_group(bootstrap, topic, group, count, protocol="classic", security=None):
+    arguments = ["--bootstrap-server", bootstrap, *command_config(security), "--topic", topic, "--group", group, "--from-beginning"]
     return _read([*arguments, "--command-property", f"group.protocol={protocol}"], count)
 
 

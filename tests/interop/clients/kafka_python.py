@@ -1,7 +1,9 @@
 """kafka-python, a client written in Python alone."""
+import ssl
 import time
 
 import kafka
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, data, text
 
@@ -10,8 +12,10 @@ COMPRESSIONS = ALL_COMPRESSIONS
 READS = ALL_COMPRESSIONS
 
 
-def produce(bootstrap, topic, records, compression, idempotent=False):
-    producer = kafka.KafkaProducer(
+def produce(bootstrap, topic, records, compression, idempotent=False, security=None):
+    producer = _made(
+        kafka.KafkaProducer,
+        security,
         bootstrap_servers=bootstrap.split(","),
         compression_type=None if compression == "none" else compression,
         acks="all",
@@ -38,8 +42,8 @@ def produce(bootstrap, topic, records, compression, idempotent=False):
         producer.close(timeout=5)
 
 
-def consume(bootstrap, topic, count):
-    consumer = _consumer(bootstrap, None)
+def consume(bootstrap, topic, count, security=None):
+    consumer = _consumer(bootstrap, None, security)
     try:
         partition = kafka.TopicPartition(topic, 0)
         consumer.assign([partition])
@@ -49,8 +53,8 @@ def consume(bootstrap, topic, count):
         consumer.close(autocommit=False)
 
 
-def consume_group(bootstrap, topic, group, count):
-    consumer = _consumer(bootstrap, group)
+def consume_group(bootstrap, topic, group, count, security=None):
+    consumer = _consumer(bootstrap, group, security)
     try:
         consumer.subscribe([topic])
         records = _read(consumer, count)
@@ -61,8 +65,36 @@ def consume_group(bootstrap, topic, group, count):
         consumer.close(autocommit=False)
 
 
-def _consumer(bootstrap, group):
-    return kafka.KafkaConsumer(
+class _Token(AbstractTokenProvider):
+    def __init__(self, token):
+        super().__init__()
+        self._token = token
+
+    def token(self):
+        return self._token
+
+
+def _made(kind, security, **settings):
+    """A producer or a consumer; that it does not get in is told when it is made."""
+    if security is not None:
+        context = ssl.create_default_context(cafile=security.ca)
+        if security.certificate:
+            context.load_cert_chain(security.certificate)
+        settings |= {"ssl_context": context, "security_protocol": "SASL_SSL" if security.mechanism else "SSL"}
+        if security.mechanism == "OAUTHBEARER":
+            settings |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": _Token(security.password)}
+        elif security.mechanism:
+            settings |= {"sasl_mechanism": security.mechanism, "sasl_plain_username": security.user, "sasl_plain_password": security.password}
+    try:
+        return kind(**settings)
+    except kafka.errors.KafkaError as error:
+        raise ClientError(f"kafka-python: {error!r}") from error
+
+
+def _consumer(bootstrap, group, security):
+    return _made(
+        kafka.KafkaConsumer,
+        security,
         bootstrap_servers=bootstrap.split(","),
         group_id=group,
         enable_auto_commit=False,

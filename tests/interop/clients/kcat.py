@@ -2,7 +2,7 @@
 import itertools
 import json
 
-from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, call
+from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, call, librdkafka_settings
 
 NAME = "kcat"
 COMPRESSIONS = ALL_COMPRESSIONS
@@ -14,10 +14,10 @@ def _shape(record):
     return (record.headers, record.key is None, record.value is None)
 
 
-def produce(bootstrap, topic, records, compression, idempotent=False):
+def produce(bootstrap, topic, records, compression, idempotent=False, security=None):
     for (headers, null_key, null_value), group in itertools.groupby(records, _shape):
         arguments = ["kcat", "-P", "-b", bootstrap, "-t", topic, "-p", "0", "-z", compression, "-X", "acks=all"]
-        arguments += ["-X", f"enable.idempotence={str(idempotent).lower()}"]
+        arguments += ["-X", f"enable.idempotence={str(idempotent).lower()}", *_settings(security)]
         for name, value in headers:
             arguments += ["-H", f"{name}={value}"]
         if not null_key:
@@ -28,14 +28,18 @@ def produce(bootstrap, topic, records, compression, idempotent=False):
         call(arguments, lines)
 
 
-def consume(bootstrap, topic, count):
-    options = ["-C", "-b", bootstrap, "-t", topic, "-p", "0", "-o", "beginning"]
+def consume(bootstrap, topic, count, security=None):
+    options = [*_settings(security), "-C", "-b", bootstrap, "-t", topic, "-p", "0", "-o", "beginning"]
     return _read(options, [], count)
 
 
-def consume_group(bootstrap, topic, group, count):
-    options = ["-b", bootstrap, "-X", "auto.offset.reset=earliest"]
+def consume_group(bootstrap, topic, group, count, security=None):
+    options = [*_settings(security), "-b", bootstrap, "-X", "auto.offset.reset=earliest"]
     return _read(options, ["-G", group, topic], count)
+
+
+def _settings(security):
+    return [word for name, value in librdkafka_settings(security).items() for word in ("-X", f"{name}={value}")]
 
 
 def _read(options, last, count):

@@ -3,24 +3,26 @@ import time
 
 import confluent_kafka
 
-from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, data, text
+from . import ALL_COMPRESSIONS, CALL_SECONDS_MAX, ClientError, Record, data, librdkafka_settings, text
 
 NAME = "librdkafka"
 COMPRESSIONS = ALL_COMPRESSIONS
 READS = ALL_COMPRESSIONS
 
 
-def produce(bootstrap, topic, records, compression, idempotent=False, **settings):
+def produce(bootstrap, topic, records, compression, idempotent=False, security=None, **settings):
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": bootstrap,
             "compression.type": compression,
             "acks": "all",
             "enable.idempotence": idempotent,
+            # what is refused at the door would be tried again for five minutes
+            "message.timeout.ms": CALL_SECONDS_MAX * 1000,
+            **settings_of(security, failures := []),
             **settings,
         }
     )
-    failures = []
 
     def delivered(error, _message):
         if error is not None:
@@ -30,25 +32,40 @@ def produce(bootstrap, topic, records, compression, idempotent=False, **settings
         headers = [(name, data(value)) for name, value in record.headers]
         producer.produce(topic, data(record.value), data(record.key), 0, delivered, headers=headers)
         producer.poll(0)
-    left = producer.flush(CALL_SECONDS_MAX)
+    deadline = time.monotonic() + CALL_SECONDS_MAX
+    while (left := producer.flush(0.5)) and not failures and time.monotonic() < deadline:
+        pass
     if failures or left:
         raise ClientError(f"librdkafka: {left} records not sent, failures {failures[:3]}")
 
 
-def consume(bootstrap, topic, count):
-    consumer = _consumer(bootstrap, {"group.id": "unused"})
+def settings_of(security, refused):
+    """How to get in; what keeps it out is added to `refused`, where librdkafka itself would go on trying."""
+    if security is None:
+        return {}
+    fatal = (confluent_kafka.KafkaError._SSL, confluent_kafka.KafkaError._AUTHENTICATION)
+    settings = {**librdkafka_settings(security), "error_cb": lambda error: error.code() in fatal and refused.append(error)}
+    if security.mechanism == "OAUTHBEARER":
+        settings["oauth_cb"] = lambda _: (security.password, time.time() + 3600)
+    return settings
+
+
+def consume(bootstrap, topic, count, security=None):
+    refused = []
+    consumer = _consumer(bootstrap, {"group.id": "unused", **settings_of(security, refused)})
     try:
         consumer.assign([confluent_kafka.TopicPartition(topic, 0, confluent_kafka.OFFSET_BEGINNING)])
-        return [_record(message) for message in _messages(consumer, count)]
+        return [_record(message) for message in _messages(consumer, count, refused)]
     finally:
         consumer.close()
 
 
-def consume_group(bootstrap, topic, group, count, protocol="classic"):
-    consumer = _consumer(bootstrap, {"group.id": group, "group.protocol": protocol})
+def consume_group(bootstrap, topic, group, count, protocol="classic", security=None):
+    refused = []
+    consumer = _consumer(bootstrap, {"group.id": group, "group.protocol": protocol, **settings_of(security, refused)})
     try:
         consumer.subscribe([topic])
-        messages = _messages(consumer, count)
+        messages = _messages(consumer, count, refused)
         committed = consumer.commit(messages[-1], asynchronous=False)
         if any(partition.error for partition in committed):
             raise ClientError(f"librdkafka: commit gave {committed}")
@@ -69,13 +86,15 @@ def _consumer(bootstrap, settings):
     )
 
 
-def _messages(consumer, count):
+def _messages(consumer, count, refused):
     messages = []
     deadline = time.monotonic() + CALL_SECONDS_MAX
     while len(messages) < count:
         if time.monotonic() > deadline:
             raise ClientError(f"librdkafka read {len(messages)} of {count} records in {CALL_SECONDS_MAX} s")
         message = consumer.poll(0.2)
+        if refused:
+            raise ClientError(f"librdkafka: {refused[0]}")
         if message is None:
             continue
         if message.error():

@@ -15,19 +15,23 @@ READS = COMPRESSIONS
 PROGRAM = pathlib.Path(__file__).resolve().parents[1] / "node" / "main.js"
 
 
-def produce(bootstrap, topic, records, compression, idempotent=False):
-    settings = {"topic": topic, "compression": compression, "idempotent": idempotent}
+def produce(bootstrap, topic, records, compression, idempotent=False, security=None):
+    settings = {**_settings(security), "topic": topic, "compression": compression, "idempotent": idempotent}
     _run("produce", lines_of(records), bootstrap=bootstrap, **settings)
 
 
-def consume(bootstrap, topic, count):
+def consume(bootstrap, topic, count, security=None):
     """kafkajs reads only as a member of a group, so each call has a new group."""
-    return consume_group(bootstrap, topic, f"kafkajs-{uuid.uuid4()}", count)
+    return consume_group(bootstrap, topic, f"kafkajs-{uuid.uuid4()}", count, security)
 
 
-def consume_group(bootstrap, topic, group, count):
-    lines = _run("consume-group", None, bootstrap=bootstrap, topic=topic, group=group, count=count)
+def consume_group(bootstrap, topic, group, count, security=None):
+    lines = _run("consume-group", None, **_settings(security), bootstrap=bootstrap, topic=topic, group=group, count=count)
     return records_of(NAME, lines, count)
+
+
+def _settings(security):
+    return {} if security is None else {"security": {name: value and str(value) for name, value in security._asdict().items()}}
 
 
 def _run(verb, standard_input, **settings):

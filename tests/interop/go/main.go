@@ -6,6 +6,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -14,6 +16,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	saslscram "github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 type record struct {
@@ -21,6 +26,9 @@ type record struct {
 	Value   *string     `json:"value"`
 	Headers [][2]string `json:"headers"`
 }
+
+// How long a client that has to get in tries to.
+const refusedAfter = 10 * time.Second
 
 // The longest line of input: far above what the tests send.
 const lineBytesMax = 1 << 20
@@ -38,12 +46,21 @@ func main() {
 	idempotent := flags.Bool("idempotent", false, "produce as an idempotent producer")
 	protocol := flags.String("protocol", "classic", "the group protocol: classic or consumer")
 	seconds := flags.Int("seconds", 40, "give up after this long")
+	ca := flags.String("ca", "", "certificates of authorities, PEM: speaks TLS")
+	certificate := flags.String("certificate", "", "chain and key to show, PEM")
+	mechanism := flags.String("mechanism", "", "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER")
+	user := flags.String("user", "", "who signs in")
+	password := flags.String("password", "", "the password, or of OAUTHBEARER the token")
 	_ = flags.Parse(os.Args[2:])
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(*seconds)*time.Second)
 	defer cancel()
 	options := []kgo.Opt{kgo.SeedBrokers(strings.Split(*bootstrap, ",")...)}
-	var err error
+	secured, err := security(*ca, *certificate, *mechanism, *user, *password)
+	if err != nil {
+		fail(err)
+	}
+	options = append(options, secured...)
 	switch os.Args[1] {
 	case "produce":
 		err = produce(ctx, options, *topic, *compression, *idempotent)
@@ -71,6 +88,38 @@ func main() {
 func fail(err error) {
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+func security(ca, certificate, mechanism, user, password string) ([]kgo.Opt, error) {
+	if ca == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM(pem)
+	if certificate != "" {
+		pair, err := tls.LoadX509KeyPair(certificate, certificate)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	// what is refused at the door would be tried again for as long as there is time
+	options := []kgo.Opt{kgo.DialTLSConfig(config), kgo.RecordDeliveryTimeout(refusedAfter), kgo.RetryTimeout(refusedAfter)}
+	switch mechanism {
+	case "PLAIN":
+		options = append(options, kgo.SASL(plain.Auth{User: user, Pass: password}.AsMechanism()))
+	case "SCRAM-SHA-256":
+		options = append(options, kgo.SASL(saslscram.Auth{User: user, Pass: password}.AsSha256Mechanism()))
+	case "SCRAM-SHA-512":
+		options = append(options, kgo.SASL(saslscram.Auth{User: user, Pass: password}.AsSha512Mechanism()))
+	case "OAUTHBEARER":
+		options = append(options, kgo.SASL(oauth.Auth{Token: password}.AsMechanism()))
+	}
+	return options, nil
 }
 
 func codec(name string) (kgo.CompressionCodec, error) {

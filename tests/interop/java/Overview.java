@@ -1,9 +1,12 @@
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Properties;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.Admin;
@@ -22,11 +25,18 @@ import org.apache.kafka.common.acl.AclBindingFilter;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.quota.ClientQuotaFilter;
 
-/** Everything that a web interface of Kafka shows of a cluster, read by Kafka's own AdminClient: `Overview BOOTSTRAP`, as JSON. */
+/** Everything that a web interface of Kafka shows of a cluster, read by Kafka's own AdminClient: `Overview BOOTSTRAP [PROPERTIES]`, as JSON. */
 public final class Overview {
     public static void main(String[] arguments) throws Exception {
         Map<String, Object> all = new TreeMap<>();
-        try (Admin admin = Admin.create(Map.of("bootstrap.servers", arguments[0], "client.id", "overview"))) {
+        Properties settings = new Properties();
+        if (arguments.length > 1) {
+            try (var file = Files.newBufferedReader(Path.of(arguments[1]))) {
+                settings.load(file);
+            }
+        }
+        settings.putAll(Map.of("bootstrap.servers", arguments[0], "client.id", "overview"));
+        try (Admin admin = Admin.create(settings)) {
             cluster(admin, all);
             topics(admin, all);
             groups(admin, all);

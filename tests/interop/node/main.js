@@ -20,6 +20,19 @@ function pairsOf (headers) {
   return Object.entries(headers ?? {}).flatMap(([name, values]) => [values].flat().map(value => [name, String(value)]))
 }
 
+/** TLS, and a user where there is one; a user of OAUTHBEARER is in its token. */
+function securityOf ({ ca, certificate, mechanism, user, password }) {
+  const pem = certificate && readFileSync(certificate)
+  const ssl = { ca: [readFileSync(ca)], ...(pem && { cert: pem, key: pem }) }
+  // what is refused at the door is refused for good
+  const retry = { retries: 2 }
+  if (!mechanism) return { ssl, retry }
+  const login = mechanism === 'OAUTHBEARER'
+    ? { oauthBearerProvider: async () => ({ value: password }) }
+    : { username: user, password }
+  return { ssl, retry, sasl: { mechanism: mechanism.toLowerCase(), ...login } }
+}
+
 async function produce (kafka, { topic, compression, idempotent }) {
   const messages = readFileSync(0, 'utf8').split('\n').filter(line => line !== '').map(line => {
     const { key, value, headers } = JSON.parse(line)
@@ -59,7 +72,9 @@ async function consumeGroup (kafka, { topic, group, count }) {
 async function main () {
   const verbs = { produce, 'consume-group': consumeGroup }
   const settings = JSON.parse(process.argv[3])
-  const kafka = new Kafka({ clientId: 'interop', brokers: settings.bootstrap.split(','), logLevel: logLevel.ERROR })
+  const security = settings.security ? securityOf(settings.security) : {}
+  const brokers = settings.bootstrap.split(',')
+  const kafka = new Kafka({ clientId: 'interop', brokers, logLevel: logLevel.ERROR, ...security })
   await verbs[process.argv[2]](kafka, settings)
 }
 

@@ -72,6 +72,28 @@ fn a_changed_nonce_binding_or_proof_is_refused() {
     assert!(rfc_exchange().finish(&[0xff, 0xfe]).is_err());
 }
 
+/// librdkafka before 2.6.1: its own part of the nonce comes twice.
+#[test]
+fn a_nonce_that_is_said_twice_is_taken_with_the_right_password_alone() {
+    let mechanism = ScramMechanism::Sha256;
+    let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+    let finish = |front: &str, password: &[u8]| {
+        let server = rfc_exchange();
+        let without_proof = format!("c=biws,r={front}rOprNGfwEbeRWgbNEkqO{SERVER_NONCE}");
+        let salted = mechanism.salted_password(password, &salt, iterations(4096));
+        let client_key = mechanism.sign(&salted, b"Client Key");
+        let stored_key = mechanism.hash(client_key.as_ref());
+        let said = format!("{},{},{without_proof}", server.first.bare, server.server_first);
+        let signature = mechanism.sign(stored_key.as_ref(), said.as_bytes());
+        let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+        server.finish(format!("{without_proof},p={}", BASE64.encode(proof)).as_bytes())
+    };
+    assert!(finish("", b"pencil").is_ok());
+    assert!(finish("rOprNGfwEbeRWgbNEkqO", b"pencil").is_ok());
+    assert!(finish("rOprNGfwEbeRWgbNEkqO", b"pencils").is_err());
+    assert!(finish("another's", b"pencil").is_err());
+}
+
 #[test]
 fn first_messages_that_make_no_sense_are_refused() {
     for text in

@@ -3,6 +3,7 @@
 mod jks;
 mod pem;
 mod store;
+pub(super) mod unchecked;
 mod unnamed;
 
 use std::sync::Arc;
@@ -22,10 +23,26 @@ const CLIENT_AUTH: &str = "ssl.client.auth";
 const PROTOCOLS: &str = "ssl.enabled.protocols";
 const CIPHERS: &str = "ssl.cipher.suites";
 
+/// Which `ssl.client.auth` counts for a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientAuth {
+    /// The listener's own, or the one for all.
+    OfAll,
+    /// The listener's own alone: its clients have another way to say who they are.
+    OfListenerAlone,
+}
+
+impl From<SecurityProtocol> for ClientAuth {
+    /// As in Kafka: SASL clients are asked for certificates only where the listener itself says so.
+    fn from(protocol: SecurityProtocol) -> Self {
+        if protocol.uses_sasl() { Self::OfListenerAlone } else { Self::OfAll }
+    }
+}
+
 /// What a listener answers TLS clients with.
 pub(crate) fn server_config(
     properties: &ListenerProperties,
-    protocol: SecurityProtocol,
+    client_auth: ClientAuth,
 ) -> Result<Arc<ServerConfig>, SecurityError> {
     let provider = provider(properties)?;
     let material = store::key_material(properties)?.ok_or_else(|| {
@@ -37,7 +54,7 @@ pub(crate) fn server_config(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(properties)?)
         .map_err(|error| SecurityError::new(PROTOCOLS, error.to_string()))?;
-    let builder = match client_verifier(properties, protocol, provider)? {
+    let builder = match client_verifier(properties, client_auth, provider)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
@@ -50,14 +67,12 @@ pub(crate) fn server_config(
 /// How a client's certificate is checked; `None`: it is not asked for.
 fn client_verifier(
     properties: &ListenerProperties,
-    protocol: SecurityProtocol,
+    client_auth: ClientAuth,
     provider: Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, SecurityError> {
-    // As in Kafka: SASL clients are asked for certificates only where the listener itself says so.
-    let wanted = if protocol.uses_sasl() {
-        properties.own(CLIENT_AUTH).unwrap_or("none")
-    } else {
-        properties.get(CLIENT_AUTH)
+    let wanted = match client_auth {
+        ClientAuth::OfAll => properties.get(CLIENT_AUTH),
+        ClientAuth::OfListenerAlone => properties.own(CLIENT_AUTH).unwrap_or("none"),
     };
     let required = match wanted.to_ascii_lowercase().as_str() {
         "required" => true,

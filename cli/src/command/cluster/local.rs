@@ -1,7 +1,8 @@
 //! `ottla cluster await --local`: whether the node on this machine is ready, by `/readyz` of its HTTP port.
 //!
 //! It needs neither the cluster's other nodes nor a right on the admin plane, so that a container's health check says something
-//! of this container and nothing of its neighbours.
+//! of this container and nothing of its neighbours. A port with TLS is not asked who it is, as by Kubernetes' probes: its
+//! certificate need not name this machine's own address.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::http_client;
-use crate::node_config::Address;
+use crate::node_config::HttpAddress;
 use crate::output::Output;
 use crate::parse::show_duration;
 
@@ -25,7 +26,7 @@ struct Document {
 
 /// Waits until the node says that it is ready. Blocks: nothing else runs in this process.
 pub(super) fn wait(http: &str, limit: Duration, output: Output) -> anyhow::Result<()> {
-    let address = Address::parse(http).map_err(|message| Failure::usage(format!("--http: {message}")))?;
+    let address = HttpAddress::parse(http).map_err(|message| Failure::usage(format!("--http: {message}")))?;
     let address = http_client::reached(&address);
     let deadline = Instant::now() + limit;
     loop {

@@ -269,8 +269,6 @@ mod tests {
     fn what_works_is_named_in_the_sources() {
         /// Names that are put together: `{prefix}.window.num`, `{kind}.session.timeout.ms`.
         const COMPOSED: [&str; 2] = [".window.num", ".window.size.seconds"];
-        /// Of groups of other kinds.
-        const OTHER_GROUPS: [&str; 5] = ["group.share.", "group.streams.", "share.", "streams.", "errors."];
         let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let mut all = String::new();
         for folder in ["broker", "controller", "cli"] {
@@ -283,7 +281,6 @@ mod tests {
             .map(|found| found.name)
             .filter(|name| replacement_note(name).is_none())
             .filter(|name| !COMPOSED.iter().any(|end| name.ends_with(end)))
-            .filter(|name| !OTHER_GROUPS.iter().any(|start| name.starts_with(start)))
             // The bounds of what groups may be set to hold where that is checked.
             .filter(|name| {
                 !(name.starts_with("group.") && (name.contains(".min.") || name.contains(".max.")))
@@ -291,5 +288,19 @@ mod tests {
             .filter(|name| !all.contains(&format!("\"{name}\"")))
             .collect();
         assert!(unread.is_empty(), "said to work, but nobody reads them: {unread:#?}");
+    }
+
+    /// What a node is made of is not said to have no effect.
+    #[test]
+    fn what_has_no_effect_makes_no_options() {
+        // Of whose values one counts, as its note says.
+        const HALF: &str = "group.coordinator.rebalance.protocols";
+        let options = include_str!("../../server/options.rs").split("#[cfg(test)]").next().unwrap();
+        let read: Vec<&str> = definitions(ConfigKind::Broker)
+            .map(|found| found.name)
+            .filter(|name| replacement_note(name).is_some() && *name != HALF)
+            .filter(|name| options.contains(&format!("\"{name}\"")))
+            .collect();
+        assert!(read.is_empty(), "said to have no effect, but read: {read:#?}");
     }
 }

@@ -67,13 +67,17 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
             "group.coordinator.background.threads",
             "group.coordinator.cached.buffer.max.bytes",
             "group.coordinator.threads",
+            "share.coordinator.append.linger.ms",
+            "share.coordinator.cached.buffer.max.bytes",
+            "share.coordinator.threads",
         ],
         "a coordinator runs where its partition leads, without threads of its own; group commit takes the place of a linger",
     ),
     (
         &["group.coordinator.rebalance.protocols"],
-        "both protocols of groups are offered; the level of group.version says whether the newer one is",
+        "of its values streams alone counts; the others are offered by the levels of group.version and share.version",
     ),
+    (&["group.share.assignors"], "the one assignor of share groups that there is, simple, is always used"),
     (
         &[
             "internal.metadata.delete.delay.millis",
@@ -93,6 +97,7 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
             "queued.max.request.bytes",
             "queued.max.requests",
             "replica.socket.receive.buffer.bytes",
+            "share.coordinator.load.buffer.size",
             "transaction.state.log.load.buffer.size",
         ],
         "buffers have fixed bounds",
@@ -105,21 +110,22 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
     (&["log.initial.task.delay.ms"], "retention and flushing begin with the start"),
     (
         &[
-            "metadata.log.max.record.bytes.between.snapshots",
-            "metadata.log.max.snapshot.interval.ms",
             "metadata.log.segment.bytes",
             "metadata.log.segment.ms",
             "metadata.max.idle.interval.ms",
             "metadata.max.retention.bytes",
             "metadata.max.retention.ms",
         ],
-        "the metadata log is a Raft log with a snapshot every so many entries; a leader's word is a heartbeat, not a record",
+        "the metadata log is a Raft log that ends where its last snapshot begins; a leader's word is a heartbeat, not a record",
     ),
     (
         &["metrics.num.samples", "metrics.recording.level", "metrics.sample.window.ms"],
         "metrics are counters and histograms that Prometheus reads at /metrics: there are no samples",
     ),
-    (&["offsets.topic.compression.codec"], "committed offsets are small: they are kept as they come"),
+    (
+        &["offsets.topic.compression.codec", "share.coordinator.state.topic.compression.codec"],
+        "what coordinators write is small: it is kept as it comes",
+    ),
     (
         &["producer.id.expiration.check.interval.ms"],
         "producers that have expired are looked for with retention",
@@ -176,7 +182,6 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
         "an election that needs a replica out of sync happens as soon as nothing better is left",
     ),
     (&["transaction.two.phase.commit.enable"], "transactions of two phases (KIP-939) are refused"),
-    (&["controller.quorum.auto.join.enable"], "the quorum's members are those of controller.quorum.voters"),
 ];
 
 /// Why a property has no effect; `None`: it has one, or its name is not known.
