@@ -12,13 +12,16 @@ use crate::cluster::network::{CONTROLLERS, Network, Node};
 use crate::fault::Fault;
 use crate::metadata;
 
+/// A registration has one session here: it breaks when the process ends.
+const SESSION: u64 = 1;
+
 impl Quorum {
     /// A broker's connection to the controller that leads broke.
     pub fn session_broken(&mut self, now_us: u64, broker: i32, epoch: i64, network: &Network) {
         for member in 0..self.members.len() {
             let reaches = network.connects(Self::node(member), broker);
             if let Some(reign) = self.members[member].reign.as_mut().filter(|_| reaches) {
-                reign.leases.session_broken(now_us / 1_000, BrokerId(broker), BrokerEpoch(epoch));
+                reign.leases.session_broken(now_us / 1_000, BrokerId(broker), BrokerEpoch(epoch), SESSION);
             }
         }
     }
@@ -75,6 +78,7 @@ impl Quorum {
         let is_fencing = reign.fencing.get(&id.0) == Some(&broker.epoch.0);
         let heartbeat = Heartbeat {
             epoch: broker.epoch,
+            session: SESSION,
             metadata_index: request.metadata_index,
             wants_fence: false,
             wants_shut_down: request.wants_shut_down,
