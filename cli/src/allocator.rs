@@ -18,7 +18,7 @@ const LARGE_BYTES: usize = 384 * 1024;
 
 /// A thread gives free memory back to the system at most this often. What a start or a burst took stays with the thread, and with the
 /// system's allocator, otherwise: 22 MiB after the start of a node with 10,000 partitions.
-const GIVE_BACK_PAUSE: Duration = Duration::from_secs(15);
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
 /// Chooses by the size of the block, which the caller states again when it gives the block back.
 pub(crate) struct BySize;
