@@ -7,6 +7,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Mutex;
+#[cfg(target_env = "gnu")]
+use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use mimalloc::MiMalloc;
@@ -16,7 +18,7 @@ const LARGE_BYTES: usize = 384 * 1024;
 
 /// A thread gives free memory back to the system at most this often. What a start or a burst took stays with the thread, and with the
 /// system's allocator, otherwise: 22 MiB after the start of a node with 10,000 partitions.
-const GIVE_BACK_PAUSE: Duration = Duration::from_secs(15);
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
 /// Chooses by the size of the block, which the caller states again when it gives the block back.
 pub(crate) struct BySize;
@@ -80,8 +82,53 @@ mod native {
         /// Of glibc: free pages of all its arenas. Others give large blocks back at once.
         #[cfg(target_env = "gnu")]
         pub(super) safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        /// Of glibc: sets one of its numbers.
+        #[cfg(target_env = "gnu")]
+        pub(super) safe fn mallopt(which: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
     }
 }
+
+/// How glibc gets large blocks. Others take each from the system and give it back.
+#[cfg(target_env = "gnu")]
+mod large {
+    use std::ffi::c_int;
+
+    /// Number of `M_MMAP_THRESHOLD`: from this size on a block is the system's own.
+    const MMAP_THRESHOLD: c_int = -3;
+    /// Number of `M_TRIM_THRESHOLD`: so much free memory stays at an arena's end.
+    const TRIM_THRESHOLD: c_int = -1;
+    /// The most that glibc takes.
+    const MMAP_BYTES_MAX: c_int = 32 << 20;
+    const TRIM_BYTES: c_int = 16 << 20;
+
+    /// Left alone, glibc keeps in its arenas what was once freed, in pieces that it cannot give back.
+    pub(super) fn are_of_the_system() {
+        super::native::mallopt(MMAP_THRESHOLD, c_int::try_from(super::LARGE_BYTES).unwrap_or(c_int::MAX));
+    }
+
+    /// Traffic gets the same blocks again and again: from the arenas they cost no page fault.
+    pub(super) fn are_reused() {
+        super::native::mallopt(MMAP_THRESHOLD, MMAP_BYTES_MAX);
+        super::native::mallopt(TRIM_THRESHOLD, TRIM_BYTES);
+    }
+}
+
+/// A start reads a whole node's state, in blocks that are as large as that and needed once: they leave nothing behind. To be called
+/// first; the first rest after the start ends it.
+pub(crate) fn begin_start() {
+    #[cfg(target_env = "gnu")]
+    {
+        large::are_of_the_system();
+        STARTED.get_or_init(Instant::now);
+    }
+}
+
+/// When the start began.
+#[cfg(target_env = "gnu")]
+static STARTED: OnceLock<Instant> = OnceLock::new();
+/// Longer than nearly every start. One with much to recover takes longer, and its last blocks come from the arenas.
+#[cfg(target_env = "gnu")]
+const START: Duration = Duration::from_secs(20);
 
 /// Gives free memory back to the system if the calling thread has not done so for a while: to be called when it has nothing to do.
 pub(crate) fn give_back_sometimes() {
@@ -101,11 +148,18 @@ pub(crate) fn give_back_sometimes() {
 /// The system's allocator is shared: one thread is enough.
 fn give_back_large(is_due: impl Fn(Option<Instant>) -> bool, now: Instant) {
     static GAVE: Mutex<Option<Instant>> = Mutex::new(None);
+    #[cfg(target_env = "gnu")]
+    static IS_OVER: Once = Once::new();
     let Ok(mut gave) = GAVE.try_lock() else { return };
     if is_due(*gave) {
         *gave = Some(now);
         #[cfg(target_env = "gnu")]
-        native::malloc_trim(0);
+        {
+            native::malloc_trim(0);
+            if STARTED.get().is_some_and(|began| now.duration_since(*began) >= START) {
+                IS_OVER.call_once(large::are_reused);
+            }
+        }
     }
 }
 

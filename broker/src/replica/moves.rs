@@ -26,8 +26,11 @@ use super::shared::LogDir;
 const COPY_BYTES_MAX: usize = 1 << 20;
 /// A copy waits so long before it looks again whether it may take the replica's place.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// The last bytes are copied under the partition's lock when they are at most so many.
-const LAST_BYTES_MAX: usize = 64 << 10;
+/// The last bytes are copied under the partition's lock when they are at most so many, at the first attempt; at each further one
+/// twice as many. A producer may write more than this while the copy is synced, again and again.
+const LAST_BYTES_FIRST: usize = 64 << 10;
+/// So many at the most: the partition stands still for as long as they take.
+const LAST_BYTES_MAX: usize = 64 << 20;
 
 /// A replica on its way to another directory.
 #[derive(Debug)]
@@ -169,7 +172,12 @@ impl Partition {
     }
 
     /// Puts a synced copy in the replica's place, if it still has everything. Gives the copy back if it does not.
-    fn replace(&self, mut copy: Box<Log>, moving: &Arc<Moving>) -> Result<Replaced, CopyEnd> {
+    fn replace(
+        &self,
+        mut copy: Box<Log>,
+        moving: &Arc<Moving>,
+        last_bytes_max: usize,
+    ) -> Result<Replaced, CopyEnd> {
         let mut state = self.lock();
         let is_wanted = state.moving.as_ref().is_some_and(|other| Arc::ptr_eq(other, moving));
         if !is_wanted || self.is_deleted() {
@@ -181,18 +189,24 @@ impl Partition {
         if state.log.as_deref().is_some_and(Log::is_being_compacted) || path.exists() {
             return Ok(Replaced::NotYet(copy));
         }
-        match Self::next_of(&state, &copy)?.ok_or(CopyEnd::Stopped)? {
-            Next::CaughtUp => {}
-            Next::Append(slice, _) if slice.length <= LAST_BYTES_MAX => {
-                let bytes = slice.to_bytes().map_err(LogError::io("cannot read", state.log_dir.path()))?;
-                copy.append_as_follower(&bytes, -1)?;
-                if !matches!(Self::next_of(&state, &copy)?, Some(Next::CaughtUp)) {
+        let mut bytes_left = last_bytes_max;
+        loop {
+            match Self::next_of(&state, &copy)?.ok_or(CopyEnd::Stopped)? {
+                Next::CaughtUp => break,
+                Next::Append(slice, _) if slice.length <= bytes_left => {
+                    bytes_left -= slice.length;
+                    let bytes =
+                        slice.to_bytes().map_err(LogError::io("cannot read", state.log_dir.path()))?;
+                    copy.append_as_follower(&bytes, -1)?;
+                }
+                Next::Append(..) | Next::Truncate(_) | Next::StartOver(_) => {
                     return Ok(Replaced::NotYet(copy));
                 }
-                // What was told to be on disk must be so in the copy.
-                copy.flush()?;
             }
-            Next::Append(..) | Next::Truncate(_) | Next::StartOver(_) => return Ok(Replaced::NotYet(copy)),
+        }
+        if bytes_left < last_bytes_max {
+            // What was told to be on disk must be so in the copy.
+            copy.flush()?;
         }
         let Some(old) = state.log.take() else { return Err(CopyEnd::Stopped) };
         if let Err(error) = Self::adopt(&state, &old, &mut copy, &path) {
@@ -327,6 +341,7 @@ impl ReplicaManager {
         let config = partition.rules().log_config();
         let mut copy = Box::new(Log::create(path, partition.topic_id(), config, Clock::wall_ms())?);
         let rate = || self.shared().throttles.move_bytes_per_second();
+        let mut last_bytes_max = LAST_BYTES_FIRST;
         loop {
             let is_over = moving.cancelled.load(Ordering::Acquire) || partition.is_deleted();
             if is_over || stop.is_cancelled() {
@@ -338,10 +353,11 @@ impl ReplicaManager {
             moving.size_bytes.store(copy.size_bytes(), Ordering::Relaxed);
             if has_everything {
                 copy.flush()?;
-                match partition.replace(copy, moving)? {
+                match partition.replace(copy, moving, last_bytes_max)? {
                     Replaced::Done(old, old_dir) => return Ok((*old, old_dir)),
                     Replaced::NotYet(again) => copy = again,
                 }
+                last_bytes_max = (last_bytes_max * 2).min(LAST_BYTES_MAX);
                 std::thread::sleep(RETRY_PAUSE);
             } else {
                 let copied = copy.size_bytes().saturating_sub(size_before);

@@ -44,6 +44,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        allocator::begin_start();
         let (config, findings) = self.load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
