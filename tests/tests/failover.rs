@@ -99,7 +99,7 @@ fn who_asks_when_the_leader_was_killed_is_told_of_the_next_one() {
             let mut byte = [0];
             drop(leader.0.read(&mut byte));
             let began = Instant::now();
-            let mut answers = Vec::new();
+            let mut answers: Vec<(i32, i32, i16)> = Vec::new();
             while answers.last().is_none_or(|(leader, ..)| *leader < 0) && began.elapsed() < LIMIT {
                 if !answers.is_empty() {
                     std::thread::sleep(Duration::from_millis(100));
