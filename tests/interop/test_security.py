@@ -75,7 +75,12 @@ def secure(pytestconfig, tmp_path_factory):
         "super.users": "User:ANONYMOUS;User:admin",
         "delegation.token.secret.key": "a secret of the tests",
     }
+    # Kafka reads keys from a file that it was told of at its start, and from no other
+    allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{issuer.keys}"
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(servers, "KAFKA_JAVA_OPTIONS", f"{servers.KAFKA_JAVA_OPTIONS} {allowed}")
     with cluster:
+        monkeypatch.undo()
         _await_cluster(cluster)
         admin = cluster.admin()
         kinds = [ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512]

@@ -22,7 +22,8 @@ const VERSION: u8 = 0xa0;
 pub(super) fn check(readings: &Readings) -> Vec<Finding> {
     let judge = |certificate: &super::readings::Certificate| {
         let check = format!("certificate of {}", certificate.property);
-        let mend = "replace it; a running node takes it when the property is set again: ottla config set --broker ID";
+        let mend =
+            "replace it: a running node reads a file anew within seconds, and an inline chain when it is set";
         match &certificate.ends_s {
             Err(reason) => Finding::bad(
                 Level::Problem,
