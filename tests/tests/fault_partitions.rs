@@ -195,6 +195,10 @@ fn round(lab: &Lab, verify: &mut Verify, cut: Cut, extra: Duration) -> Result<()
         println!("  every partition was written to again after {went_on:?}");
     }
     std::thread::sleep((CUT_MIN + extra).saturating_sub(began.elapsed()));
+    if cut.leaves_majority() {
+        // Leases that ran on at first are over by now.
+        verify.await_writes(PARTITIONS, WRITES_LIMIT).context("after the leases")?;
+    }
     lab.network.heal()?;
     let in_sync = lab.cluster.await_in_sync(&verify.topic, 3, HEAL_LIMIT).context("after it was healed")?;
     let written = verify.await_writes(PARTITIONS, WRITES_LIMIT).context("after it was healed")?;

@@ -97,8 +97,8 @@ struct Reign {
     probed: bool,
     /// Brokers whose fencing is decided and may not be applied yet: they get no lease any more.
     fencing: BTreeMap<BrokerId, BrokerEpoch>,
-    /// Brokers that are fenced, and how much of the metadata log they must have applied to be unfenced: with a lease, and without
-    /// knowing that others lead by now what it led, a broker would take records that are lost.
+    /// Brokers that were fenced under this leadership, and how much of the metadata log they must have applied to be unfenced: with a
+    /// lease, and without knowing that others lead by now what it led, a broker would take records that are lost.
     fenced: BTreeMap<BrokerId, i64>,
     rebalance_due: Option<Instant>,
     /// When tokens that are over are looked for again; `None`: there are no tokens.
@@ -379,13 +379,12 @@ impl LeaderTask {
             return failed(not_controller(None));
         }
         let Some(reign) = &mut self.reign else { return failed(not_controller(None)) };
-        let needed = if broker.fenced {
-            reign.fencing.remove(&id);
-            *reign.fenced.entry(id).or_insert(image.index().0)
-        } else {
+        if broker.fenced && reign.fencing.remove(&id).is_some() {
+            reign.fenced.insert(id, image.index().0);
+        } else if !broker.fenced {
             reign.fenced.remove(&id);
-            0
-        };
+        }
+        let needed = reign.fenced.get(&id).copied().unwrap_or(0);
         let is_fencing = reign.fencing.get(&id) == Some(&broker.epoch);
         let heartbeat = Heartbeat {
             epoch: broker.epoch,

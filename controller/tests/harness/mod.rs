@@ -252,7 +252,8 @@ pub(crate) async fn unfence(client: &mut ControllerClient<Channel>, id: i32, epo
     let beat = proto::BrokerHeartbeat {
         broker_id: id,
         broker_epoch: epoch,
-        metadata_index: epoch,
+        // It has applied whatever there is.
+        metadata_index: i64::MAX,
         ..Default::default()
     };
     beats.send(beat.clone()).await.unwrap();
