@@ -115,7 +115,9 @@ def properties(security):
 def produce(bootstrap, topic, records, compression, idempotent=False, security=None):
     arguments = ["--bootstrap-server", bootstrap, *command_config(security), "--topic", topic, "--compression-codec", compression]
     # the console producer tells of what was refused only where it waits for each record
-    arguments += ["--sync"] if security else []
+    arguments += ["--sync", "--timeout", 5] if security else []
+    for name, value in {"max.block.ms": 10000, "delivery.timeout.ms": 20000, "request.timeout.ms": 10000}.items() if security else ():
+        arguments += ["--command-property", f"{name}={value}"]
     arguments += ["--command-property", "acks=all", "--command-property", f"enable.idempotence={str(idempotent).lower()}"]
     for name, value in [("parse.key", "true"), ("parse.headers", "true"), ("null.marker", NULL)]:
         arguments += ["--reader-property", f"{name}={value}"]

@@ -80,7 +80,8 @@ def _made(kind, security, **settings):
         context = ssl.create_default_context(cafile=security.ca)
         if security.certificate:
             context.load_cert_chain(security.certificate)
-        settings |= {"ssl_context": context, "security_protocol": "SASL_SSL" if security.mechanism else "SSL"}
+        # it goes on trying where it is refused
+        settings |= {"bootstrap_timeout_ms": 6000, "ssl_context": context, "security_protocol": "SASL_SSL" if security.mechanism else "SSL"}
         if security.mechanism == "OAUTHBEARER":
             settings |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": _Token(security.password)}
         elif security.mechanism:

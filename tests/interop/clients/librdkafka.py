@@ -43,7 +43,9 @@ def settings_of(security, refused):
     """How to get in; what keeps it out is added to `refused`, where librdkafka itself would go on trying."""
     if security is None:
         return {}
-    fatal = (confluent_kafka.KafkaError._SSL, confluent_kafka.KafkaError._AUTHENTICATION)
+    error = confluent_kafka.KafkaError
+    # a server that closes after the handshake, for want of a certificate, is only seen as down
+    fatal = (error._SSL, error._AUTHENTICATION, error._ALL_BROKERS_DOWN)
     settings = {**librdkafka_settings(security), "error_cb": lambda error: error.code() in fatal and refused.append(error)}
     if security.mechanism == "OAUTHBEARER":
         settings["oauth_cb"] = lambda _: (security.password, time.time() + 3600)

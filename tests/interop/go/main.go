@@ -28,7 +28,7 @@ type record struct {
 }
 
 // How long a client that has to get in tries to.
-const refusedAfter = 10 * time.Second
+const refusedAfter = 5 * time.Second
 
 // The longest line of input: far above what the tests send.
 const lineBytesMax = 1 << 20
