@@ -132,7 +132,7 @@ fn a_replica_moves_while_it_is_written_to_and_not_where_nothing_new_may_go() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                assert_eq!(produce(&address, "orders", 0, &[7; 20_000]).unwrap(), ErrorCode::None);
+                assert_eq!(produce(&address, "orders", 0, &vec![7; 20_000]).unwrap(), ErrorCode::None);
                 written.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -60,6 +60,11 @@ pub fn read(path: &Path) -> Result<ProducerState, LogError> {
         ProducerSnapshot::decode(&mut decoder, VERSION).map_err(|error| damaged(&error.to_string()))?;
     let mut state = ProducerState::default();
     for entry in snapshot.producer_entries {
+        if entry.last_offset >= 0
+            && (entry.offset_delta < 0 || i64::from(entry.offset_delta) > entry.last_offset)
+        {
+            return Err(damaged("a batch that begins outside of the log"));
+        }
         let batch = KnownBatch {
             first_sequence: first_sequence(entry.last_sequence, entry.offset_delta),
             last_sequence: entry.last_sequence,
@@ -82,7 +87,9 @@ pub fn read(path: &Path) -> Result<ProducerState, LogError> {
 
 /// The sequence `delta` before another; it wraps.
 fn first_sequence(last: i32, delta: i32) -> i32 {
-    if last >= delta { last - delta } else { i32::MAX - (delta - last) + 1 }
+    const SEQUENCES: i64 = 1 << 31;
+    let first = (i64::from(last) - i64::from(delta)).rem_euclid(SEQUENCES);
+    i32::try_from(first).unwrap_or(i32::MAX)
 }
 
 /// Offsets of the snapshots in a directory, rising.
@@ -99,4 +106,44 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<i64>, LogError> {
     }
     offsets.sort_unstable();
     Ok(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap_and_no_number_of_a_file_overflows() {
+        assert_eq!(first_sequence(9, 4), 5);
+        assert_eq!(first_sequence(1, 3), i32::MAX - 1);
+        for (last, delta) in [(-1, i32::MAX), (i32::MIN, i32::MAX), (i32::MAX, i32::MIN)] {
+            assert!(first_sequence(last, delta) >= 0);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_begins_outside_of_the_log_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(directory.path(), 7);
+        for (last_offset, offset_delta, is_sound) in
+            [(6, 6, true), (6, 7, false), (6, -1, false), (-1, -1, true)]
+        {
+            let entry = ProducerEntry {
+                producer_id: 1,
+                last_sequence: -1,
+                last_offset,
+                offset_delta,
+                ..Default::default()
+            };
+            let snapshot = ProducerSnapshot { crc: 0, producer_entries: vec![entry] };
+            let mut encoder = ottla_wire::encode::Encoder::new();
+            encoder.i16(VERSION);
+            snapshot.encode(&mut encoder, VERSION).unwrap();
+            let mut bytes = encoder.finish().into_bytes().to_vec();
+            let crc = ottla_wire::records::checksum(&bytes[ENTRIES_AT..]);
+            bytes[2..ENTRIES_AT].copy_from_slice(&crc.to_be_bytes());
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&path).is_ok(), is_sound, "{last_offset} {offset_delta}");
+        }
+    }
 }
