@@ -1,7 +1,7 @@
 //! Reads a partition of `__transaction_state`, from its first record to its last, into the machine.
 //!
-//! The leader reads to the end of its log, also beyond the high watermark: what is there can only be lost together with
-//! this leadership, and what follows from it waits for the high watermark anyway.
+//! The leader reads to the end of its log, also beyond the high watermark; until all of that is committed the coordinator
+//! answers nobody, since it may be lost with this leadership.
 
 use bytes::Bytes;
 use ottla_coordinator::transaction::{Applied, TransactionCoordinator};

@@ -235,6 +235,9 @@ impl Shard {
             match loaded {
                 Ok(Ok(None)) => return false,
                 Ok(Ok(Some(loaded))) => {
+                    if !self.is_committed_to(loaded.next_offset).await {
+                        return false;
+                    }
                     let mut state = self.state.lock();
                     if state.is_resigned {
                         return false;
@@ -259,6 +262,30 @@ impl Shard {
                 Err(error) => tracing::error!(%error, "loading transactions failed"),
             }
             tokio::time::sleep(LOAD_RETRY_PAUSE).await;
+            if self.state.lock().is_resigned {
+                return false;
+            }
+        }
+    }
+
+    /// Waits until all that was loaded is committed. What lies beyond the high watermark may be lost if this leadership ends
+    /// soon: an answer, or a marker, on the strength of it would be of a decision that nobody has made. False: leadership ended.
+    async fn is_committed_to(&self, next_offset: i64) -> bool {
+        let last_offset = next_offset - 1;
+        let loaded = AppendedRecords {
+            base_offset: last_offset,
+            last_offset,
+            log_append_time_ms: -1,
+            log_start_offset: 0,
+            leader_epoch: self.leader_epoch,
+        };
+        loop {
+            let waiter = Waiter::new(1);
+            match self.partition.await_ack(&loaded, &waiter) {
+                AckState::Done => return true,
+                AckState::Pending => waiter.wait().await,
+                AckState::Failed(_) => tokio::time::sleep(LOAD_RETRY_PAUSE).await,
+            }
             if self.state.lock().is_resigned {
                 return false;
             }
