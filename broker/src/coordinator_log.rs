@@ -2,7 +2,8 @@
 //! phase that leadership is, how records become a batch, and what a client is told when a batch is not taken.
 //!
 //! The leader reads to the end of its log, also beyond the high watermark: what is there can only be lost together with
-//! this leadership, and an answer waits for the high watermark anyway.
+//! this leadership. An answer that rests on it waits for the high watermark; a coordinator of transactions, whose markers
+//! cannot be taken back, begins only when all of it is committed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::records::{BatchBuilder, BatchHeader, BatchOptions, Batches, Record};
 use tokio::time::Instant;
 
-use crate::replica::{Clock, Partition, Waiter};
+use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
 /// Pause before a load that failed is tried again.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -65,6 +66,8 @@ pub(crate) struct Loaded {
     pub(crate) records: u64,
     /// Records that could not be understood and were passed over.
     pub(crate) unknown: u64,
+    /// The offset behind the last one.
+    pub(crate) next_offset: i64,
 }
 
 /// Reads a partition from its first record to its last, in order; blocking reads of files.
@@ -73,19 +76,18 @@ pub(crate) fn load(
     mut take: impl FnMut(&BatchHeader, &Record) -> Found,
 ) -> Result<Loaded, ErrorCode> {
     let mut loaded = Loaded::default();
-    let mut next_offset = 0;
-    while let Some(slice) = partition.read_own(next_offset, LOAD_BYTES, true)? {
+    while let Some(slice) = partition.read_own(loaded.next_offset, LOAD_BYTES, true)? {
         let bytes = slice.to_bytes().map_err(|error| {
             tracing::error!(topic = %partition.topic(), partition = partition.index(), %error, "cannot be read");
             ErrorCode::KafkaStorageError
         })?;
-        let before = next_offset;
+        let before = loaded.next_offset;
         for batch in Batches::new(bytes) {
             let batch = batch.map_err(|_| ErrorCode::CorruptMessage)?;
             for record in batch.records().map_err(|_| ErrorCode::CorruptMessage)? {
                 let record = record.map_err(|_| ErrorCode::CorruptMessage)?;
                 // A batch may begin before the offset that was asked for.
-                if record.offset < next_offset {
+                if record.offset < loaded.next_offset {
                     continue;
                 }
                 match take(&batch.header, &record) {
@@ -94,9 +96,9 @@ pub(crate) fn load(
                     Found::Nothing => {}
                 }
             }
-            next_offset = next_offset.max(batch.header.next_offset());
+            loaded.next_offset = loaded.next_offset.max(batch.header.next_offset());
         }
-        if next_offset == before {
+        if loaded.next_offset == before {
             return Err(ErrorCode::CorruptMessage);
         }
     }
@@ -111,13 +113,14 @@ pub(crate) async fn load_machine<M: Send + 'static>(
     leader_epoch: i32,
     read: impl Fn(&Partition) -> Result<(M, Loaded), ErrorCode> + Clone + Send + 'static,
     is_resigned: impl Fn() -> bool,
-) -> Option<M> {
+) -> Option<(M, Loaded)> {
     let started = Instant::now();
     let index = partition.index();
     while !is_resigned() {
         let (read, partition) = (read.clone(), Arc::clone(partition));
         match tokio::task::spawn_blocking(move || read(&partition)).await {
-            Ok(Ok((machine, Loaded { records, unknown }))) => {
+            Ok(Ok((machine, loaded))) => {
+                let Loaded { records, unknown, .. } = loaded;
                 let elapsed = started.elapsed();
                 tracing::info!(
                     coordinator,
@@ -128,7 +131,7 @@ pub(crate) async fn load_machine<M: Send + 'static>(
                     ?elapsed,
                     "coordinator loaded"
                 );
-                return Some(machine);
+                return Some((machine, loaded));
             }
             Ok(Err(error)) => {
                 tracing::warn!(coordinator, partition = index, %error, "cannot be loaded yet; trying again");
@@ -140,6 +143,30 @@ pub(crate) async fn load_machine<M: Send + 'static>(
         tokio::time::sleep(LOAD_RETRY_PAUSE).await;
     }
     None
+}
+
+/// Waits until all that was loaded is committed; false: the leadership is over. What lies beyond the high watermark may be
+/// lost if this leadership ends soon: an answer, or a marker, on the strength of it would be of a decision that nobody has
+/// made.
+pub(crate) async fn committed_to(
+    partition: &Partition,
+    leader_epoch: i32,
+    next_offset: i64,
+    is_resigned: impl Fn() -> bool,
+) -> bool {
+    let last_offset = next_offset - 1;
+    let (base_offset, log_append_time_ms, log_start_offset) = (last_offset, -1, 0);
+    let loaded =
+        AppendedRecords { base_offset, last_offset, log_append_time_ms, log_start_offset, leader_epoch };
+    while !is_resigned() {
+        let waiter = Waiter::new(1);
+        match partition.await_ack(&loaded, &waiter) {
+            AckState::Done => return true,
+            AckState::Pending => waiter.wait().await,
+            AckState::Failed(_) => tokio::time::sleep(LOAD_RETRY_PAUSE).await,
+        }
+    }
+    false
 }
 
 /// One batch of a coordinator's records; of a producer's transaction, where one (id and epoch) is named.

@@ -336,7 +336,7 @@ impl Shard {
         };
         let is_resigned = || self.state.lock().phase.is_resigned();
         let loaded = load_machine("group", &self.partition, self.leader_epoch, read, is_resigned).await;
-        let Some(machine) = loaded else { return false };
+        let Some((machine, _)) = loaded else { return false };
         let mut state = self.state.lock();
         if state.phase.is_resigned() {
             return false;

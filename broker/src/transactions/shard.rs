@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::markers::MarkerSender;
 use super::{TransactionOptions, loading};
-use crate::coordinator_log::{Phase, encode, load_machine, wait_for};
+use crate::coordinator_log::{Phase, committed_to, encode, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
 /// An append whose commit is awaited.
@@ -223,8 +223,12 @@ impl Shard {
             loading::load(partition, &mut machine).map(|loaded| (machine, loaded))
         };
         let is_resigned = || self.state.lock().phase.is_resigned();
-        let loaded = load_machine("transaction", &self.partition, self.leader_epoch, read, is_resigned).await;
-        let Some(mut machine) = loaded else { return false };
+        let loaded =
+            load_machine("transaction", &self.partition, self.leader_epoch, read, &is_resigned).await;
+        let Some((mut machine, loaded)) = loaded else { return false };
+        if !committed_to(&self.partition, self.leader_epoch, loaded.next_offset, is_resigned).await {
+            return false;
+        }
         let mut state = self.state.lock();
         if state.phase.is_resigned() {
             return false;

@@ -43,6 +43,8 @@ pub enum Fault {
     ReadsUnstable,
     /// A coordinator says, and has done, what it decided before that is committed.
     DecidesAlone,
+    /// A coordinator leads before what it has loaded is committed.
+    LoadsUncommitted,
     /// A leader refuses a marker that it has already, before that one is committed.
     RefusesEarly,
 }
@@ -64,11 +66,12 @@ impl Fault {
         Self::UncleanElection,
     ];
     /// Of transactions.
-    pub const OF_TRANSACTIONS: [Self; 5] = [
+    pub const OF_TRANSACTIONS: [Self; 6] = [
         Self::NoVerification,
         Self::NoMarkerEpoch,
         Self::ReadsUnstable,
         Self::DecidesAlone,
+        Self::LoadsUncommitted,
         Self::RefusesEarly,
     ];
 

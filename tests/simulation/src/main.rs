@@ -145,7 +145,7 @@ fn run_seeds(family: Family, from: u64, count: u64, fault: Fault) -> bool {
 /// For each rule: how many states, which history, and how many seeds of which family, until it is missed.
 fn try_faults() -> bool {
     const STATES_MAX: usize = 100_000;
-    const SEEDS_MAX: u64 = 100;
+    const SEEDS_MAX: u64 = 20;
     let mut is_good = true;
     for fault in Fault::ALL.into_iter().chain(Fault::OF_TRANSACTIONS) {
         println!("{fault:?}");

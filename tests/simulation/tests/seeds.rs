@@ -88,6 +88,12 @@ fn seeds_847_and_848_a_marker_that_is_there_and_not_committed() {
     run(Family::Transactions, 848);
 }
 
+/// A coordinator answered on the strength of a record that it had loaded and that was lost when it was deposed in turn.
+#[test]
+fn seed_3212_what_a_coordinator_loads_is_not_committed() {
+    run(Family::Transactions, 3212);
+}
+
 #[test]
 fn rules_that_are_switched_off_are_missed() {
     let shown_by = [
@@ -119,6 +125,7 @@ fn rules_of_few_moments_are_missed_too() {
         (Fault::ReadsUnstable, Family::Transactions, 0),
         (Fault::DecidesAlone, Family::Transactions, 12),
         (Fault::RefusesEarly, Family::Transactions, 847),
+        (Fault::LoadsUncommitted, Family::Transactions, 3212),
     ];
     for (fault, family, from) in shown_by {
         let found =

@@ -79,6 +79,8 @@ pub enum Message {
     Heartbeat(HeartbeatRequest),
     /// Its answer.
     HeartbeatReply {
+        /// Of which registration: it comes on the connection of that process.
+        epoch: i64,
         /// As asked.
         sent_at_ms: u64,
         /// It may not serve.

@@ -109,12 +109,19 @@ impl Broker {
 
     /// The log has been read to its end, also beyond the high watermark.
     pub(super) fn load(&mut self, now_us: u64, index: i32, epoch: i32, out: &mut Outbox) {
-        let now = self.coordinator_now(now_us);
+        let (now, own_now) = (self.coordinator_now(now_us), self.now(now_us));
         let Some(shard) = self.shards.get_mut(&index).filter(|shard| shard.leader_epoch == epoch) else {
             return;
         };
         let Some(partition) = self.partitions.get(&index) else { return };
         let log = &partition.replica.log;
+        let end = log.end();
+        let state = partition.replica.ack_state(own_now, epoch, end - 1, self.settings.fault);
+        if end > 0 && state != AckState::Done && self.settings.fault != Fault::LoadsUncommitted {
+            // What is beyond the high watermark may be lost with this leadership: nobody is to hear of it yet.
+            out.timers.push((LOAD_US, Timer::Load(index, epoch)));
+            return;
+        }
         for entry in log.slice(log.start(), log.end()) {
             let Kind::Coordinator(records) = &entry.payload.kind else { continue };
             for record in records.iter() {

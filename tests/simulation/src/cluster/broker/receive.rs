@@ -24,7 +24,9 @@ impl Broker {
                     (1_500_000, Timer::Writeback),
                 ]);
             }
-            Message::HeartbeatReply { sent_at_ms, is_fenced, should_shut_down, lease_ms } => {
+            Message::HeartbeatReply { epoch, sent_at_ms, is_fenced, should_shut_down, lease_ms }
+                if epoch == self.epoch =>
+            {
                 self.is_fenced = is_fenced;
                 self.may_stop |= should_shut_down;
                 if is_fenced {

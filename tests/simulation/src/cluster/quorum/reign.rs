@@ -103,6 +103,7 @@ impl Quorum {
             }
         }
         Some(Message::HeartbeatReply {
+            epoch: request.epoch,
             sent_at_ms: request.sent_at_ms,
             is_fenced: broker.fenced || is_fencing,
             should_shut_down: request.wants_shut_down && broker.in_controlled_shutdown && !leads_any,
