@@ -7,8 +7,6 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Mutex;
-#[cfg(target_env = "gnu")]
-use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use mimalloc::MiMalloc;
@@ -114,21 +112,20 @@ mod large {
 }
 
 /// A start reads a whole node's state, in blocks that are as large as that and needed once: they leave nothing behind. To be called
-/// first; the first rest after the start ends it.
+/// first, and [`end_start`] before there is traffic: each large block costs its page faults until then.
 pub(crate) fn begin_start() {
     #[cfg(target_env = "gnu")]
-    {
-        large::are_of_the_system();
-        STARTED.get_or_init(Instant::now);
-    }
+    large::are_of_the_system();
 }
 
-/// When the start began.
-#[cfg(target_env = "gnu")]
-static STARTED: OnceLock<Instant> = OnceLock::new();
-/// Longer than nearly every start. One with much to recover takes longer, and its last blocks come from the arenas.
-#[cfg(target_env = "gnu")]
-const START: Duration = Duration::from_secs(20);
+/// Everything that a node has to read is read.
+pub(crate) fn end_start() {
+    #[cfg(target_env = "gnu")]
+    {
+        native::malloc_trim(0);
+        large::are_reused();
+    }
+}
 
 /// Gives free memory back to the system if the calling thread has not done so for a while: to be called when it has nothing to do.
 pub(crate) fn give_back_sometimes() {
@@ -148,18 +145,11 @@ pub(crate) fn give_back_sometimes() {
 /// The system's allocator is shared: one thread is enough.
 fn give_back_large(is_due: impl Fn(Option<Instant>) -> bool, now: Instant) {
     static GAVE: Mutex<Option<Instant>> = Mutex::new(None);
-    #[cfg(target_env = "gnu")]
-    static IS_OVER: Once = Once::new();
     let Ok(mut gave) = GAVE.try_lock() else { return };
     if is_due(*gave) {
         *gave = Some(now);
         #[cfg(target_env = "gnu")]
-        {
-            native::malloc_trim(0);
-            if STARTED.get().is_some_and(|began| now.duration_since(*began) >= START) {
-                IS_OVER.call_once(large::are_reused);
-            }
-        }
+        native::malloc_trim(0);
     }
 }
 

@@ -126,6 +126,7 @@ async fn serve(config: &NodeConfig, first: Beginning) -> anyhow::Result<()> {
             reason = &mut failed => return reason,
             () = node.ready() => {}
         }
+        allocator::end_start();
         tracing::info!(node = config.node_id, "ready");
         failed.await
     };
