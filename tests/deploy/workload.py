@@ -4,7 +4,7 @@
     workload.py --check FILE --bootstrap HOST:PORT --topic T                 reads all, proves what the file says
 
 Proved: every acknowledged record is there, none twice (the producer is idempotent), each partition in the order of sending.
-The result also says how many sends failed and how long the longest acknowledged one took.
+The result also says how many sends failed and how long the longest acknowledged one but the first took.
 """
 
 import argparse
@@ -54,7 +54,11 @@ def write(arguments):
 
         return done
 
-    number, until = 0, time.monotonic() + arguments.seconds
+    # An idempotent producer of librdkafka takes half a second for its first record, whatever the cluster does.
+    producer.produce(arguments.topic, b"0", callback=sent(0, time.monotonic()))
+    producer.flush(150)
+    waits.clear()
+    number, until = 1, time.monotonic() + arguments.seconds
     while not stop and time.monotonic() < until:
         producer.produce(arguments.topic, str(number).encode(), callback=sent(number, time.monotonic()))
         number += 1
