@@ -62,6 +62,12 @@ impl Connection {
         Ok(R::Response::decode(&mut decoder, version)?)
     }
 
+    /// One request and its answer.
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+        self.send(version, request)?;
+        self.receive::<R>(version)
+    }
+
     /// Sends one record to a partition.
     pub fn send_produce(&mut self, topic: &str, partition: i32, acks: i16, value: &str) -> Result<()> {
         let mut builder = BatchBuilder::new(BatchOptions::default());
@@ -96,4 +102,14 @@ impl Connection {
         self.send_produce(topic, partition, acks, value)?;
         self.receive_produced()
     }
+}
+
+/// One request and its answer, on a connection of its own; it must come within `patience`.
+pub fn call_once<R: Request>(
+    address: &str,
+    patience: Duration,
+    version: i16,
+    request: &R,
+) -> Result<R::Response> {
+    Connection::open(address, patience)?.call(version, request)
 }

@@ -15,7 +15,7 @@ mod verify;
 
 pub use cluster::{Cluster, eventually, from_environment};
 pub use command::{Output, binary, ottla};
-pub use connection::{Connection, Produced};
+pub use connection::{Connection, Produced, call_once};
 pub use dice::Dice;
 pub use network::{Network, Traffic};
 pub use node::Node;

@@ -3,17 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use bytes::Bytes;
-use ottla_tests::{Cluster, eventually};
-use ottla_wire::decode::Decoder;
-use ottla_wire::encode::encode_request_frame;
+use ottla_tests::{Cluster, Connection, eventually};
 use ottla_wire::messages::{
-    FindCoordinatorRequest, Message, Request, ShareAcknowledgeRequest, ShareFetchRequest, ShareFetchResponse,
+    FindCoordinatorRequest, ShareAcknowledgeRequest, ShareFetchRequest, ShareFetchResponse,
     ShareGroupHeartbeatRequest, share_acknowledge_request, share_fetch_request,
 };
 use uuid::Uuid;
@@ -34,29 +29,8 @@ const ACCEPT: i8 = 1;
 const RELEASE: i8 = 2;
 
 /// A connection; share sessions live as long as theirs.
-struct Connection(TcpStream);
-
-impl Connection {
-    fn new(address: &str) -> Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Self(stream))
-    }
-
-    fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
-        let frame = encode_request_frame(R::KEY, version, 1, Some("test"), request)?;
-        self.0.write_all(&frame.into_bytes())?;
-        let mut length = [0; 4];
-        self.0.read_exact(&mut length)?;
-        let mut answer = vec![0; usize::try_from(i32::from_be_bytes(length))?];
-        self.0.read_exact(&mut answer)?;
-        let mut decoder = Decoder::new(Bytes::from(answer));
-        ensure!(decoder.i32()? == 1, "the answer to another request");
-        if R::KEY.response_header_version(version) > 0 {
-            decoder.skip_tagged_fields()?;
-        }
-        Ok(R::Response::decode(&mut decoder, version)?)
-    }
+fn connect(address: &str) -> Result<Connection> {
+    Connection::open(address, Duration::from_secs(10))
 }
 
 /// Where a node listens, from any node that answers.
@@ -64,7 +38,7 @@ fn coordinator(cluster: &mut Cluster, group: &str) -> Result<Option<String>> {
     for id in 1..=3 {
         let address = cluster.node(id)?.kafka();
         let request = FindCoordinatorRequest { key: group.into(), ..Default::default() };
-        let found = Connection::new(&address).and_then(|mut connection| connection.call(3, &request));
+        let found = connect(&address).and_then(|mut connection| connection.call(3, &request));
         if let Ok(found) = found
             && found.error_code == 0
         {
@@ -86,7 +60,7 @@ fn join(cluster: &mut Cluster, group: &str, member: &str, topic: &str) -> Result
             subscribed_topic_names: (epoch == 0).then(|| vec![topic.into()]),
             ..Default::default()
         };
-        let Ok(answer) = Connection::new(&address)?.call(1, &request) else { return Ok(None) };
+        let Ok(answer) = connect(&address)?.call(1, &request) else { return Ok(None) };
         if answer.error_code != 0 {
             return Ok(None);
         }
@@ -113,7 +87,7 @@ impl Member {
         (name, topic): (&str, Uuid),
     ) -> Result<Self> {
         let leader = cluster.leader(name, 0)?;
-        let connection = Connection::new(&cluster.node(leader)?.kafka())?;
+        let connection = connect(&cluster.node(leader)?.kafka())?;
         Ok(Self { connection, group, id, topic, epoch: 0 })
     }
 

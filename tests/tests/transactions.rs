@@ -2,18 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail, ensure};
-use bytes::Bytes;
-use ottla_tests::{Cluster, eventually};
-use ottla_wire::decode::Decoder;
-use ottla_wire::encode::{Records, encode_request_frame};
+use anyhow::{Result, bail};
+use ottla_tests::{Cluster, call_once, eventually};
+use ottla_wire::encode::Records;
 use ottla_wire::messages::produce_request::{PartitionData, TopicData};
 use ottla_wire::messages::{
-    EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, Message, ProduceRequest, Request,
+    EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest, Request,
 };
 use ottla_wire::records::{BatchBuilder, BatchOptions};
 
@@ -28,20 +24,7 @@ const STATE_LOG: [(&str, &str); 3] = [
 
 /// One request and its answer, on a connection of its own.
 fn call<R: Request>(address: &str, version: i16, request: &R) -> Result<R::Response> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let frame = encode_request_frame(R::KEY, version, 1, Some("test"), request)?;
-    stream.write_all(&frame.into_bytes())?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut answer = vec![0; usize::try_from(i32::from_be_bytes(length))?];
-    stream.read_exact(&mut answer)?;
-    let mut decoder = Decoder::new(Bytes::from(answer));
-    ensure!(decoder.i32()? == 1, "the answer to another request");
-    if R::KEY.response_header_version(version) > 0 {
-        decoder.skip_tagged_fields()?;
-    }
-    Ok(R::Response::decode(&mut decoder, version)?)
+    call_once(address, Duration::from_secs(10), version, request)
 }
 
 /// A producer of transactions version 2.

@@ -2,18 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use bytes::Bytes;
-use ottla_tests::{Cluster, eventually};
-use ottla_wire::decode::Decoder;
-use ottla_wire::encode::{Records, encode_request_frame};
+use anyhow::Result;
+use ottla_tests::{Cluster, call_once, eventually};
+use ottla_wire::encode::Records;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::messages::produce_request::{PartitionData, TopicData};
-use ottla_wire::messages::{FindCoordinatorRequest, InitProducerIdRequest, Message, ProduceRequest, Request};
+use ottla_wire::messages::{FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest, Request};
 use ottla_wire::records::{BatchBuilder, BatchOptions};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,20 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PRODUCE_VERSION: i16 = 11;
 
 fn call<R: Request>(address: &str, version: i16, request: &R) -> Result<R::Response> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let frame = encode_request_frame(R::KEY, version, 1, Some("test"), request)?;
-    stream.write_all(&frame.into_bytes())?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut answer = vec![0; usize::try_from(i32::from_be_bytes(length))?];
-    stream.read_exact(&mut answer)?;
-    let mut decoder = Decoder::new(Bytes::from(answer));
-    ensure!(decoder.i32()? == 1, "the answer to another request");
-    if R::KEY.response_header_version(version) > 0 {
-        decoder.skip_tagged_fields()?;
-    }
-    Ok(R::Response::decode(&mut decoder, version)?)
+    call_once(address, Duration::from_secs(20), version, request)
 }
 
 /// The code that a record is answered with whose transaction was never begun.

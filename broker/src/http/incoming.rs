@@ -3,24 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::security::{HttpSecurity, Principal};
-
-/// Handshakes under way; further connections wait in the backlog.
-const HANDSHAKES_MAX: usize = 256;
-/// A handshake that takes longer is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A pause after the system refused a connection: file handles may be free again.
-const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+use crate::security::{HttpSecurity, Principal, handshakes};
 
 /// Whoever opened a connection of the HTTP port.
 #[derive(Debug, Clone)]
@@ -43,7 +35,7 @@ impl Connected<IncomingStream<'_, Incoming>> for HttpCaller {
     }
 }
 
-/// Gives connections whose handshake is done. Handshakes go on beside one another: a caller that says nothing holds up nobody.
+/// Gives connections whose handshake is done.
 pub(super) struct Incoming {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, HttpCaller)>,
     bound: SocketAddr,
@@ -57,8 +49,9 @@ impl Incoming {
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let bound = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(HANDSHAKES_MAX);
-        tokio::spawn(stop.run_until_cancelled_owned(accept(listener, security, sender)));
+        let (sender, ready) = mpsc::channel(handshakes::HANDSHAKES_MAX);
+        let handshake = move |socket, address| handshake(Arc::clone(&security), socket, address);
+        tokio::spawn(stop.run_until_cancelled_owned(handshakes::accept("HTTP", listener, sender, handshake)));
         Ok(Self { ready, bound })
     }
 }
@@ -80,37 +73,19 @@ impl Listener for Incoming {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+async fn handshake(
     security: Arc<HttpSecurity>,
-    sender: mpsc::Sender<(TlsStream<TcpStream>, HttpCaller)>,
-) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (socket, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "a connection of the HTTP port could not be accepted");
-                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
-                continue;
-            }
-        };
-        let (security, sender) = (Arc::clone(&security), sender.clone());
-        tokio::spawn(async move {
-            let handshake = TlsAcceptor::from(security.config()).accept(socket);
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                Ok(Ok(stream)) => {
-                    let principal = security.principal(stream.get_ref().1.peer_certificates());
-                    // Nobody takes it any more when the server has ended.
-                    drop(sender.send((stream, HttpCaller { address, principal })).await);
-                }
-                Ok(Err(error)) => {
-                    tracing::info!(%address, %error, "a connection of the HTTP port was refused");
-                }
-                Err(_) => tracing::info!(%address, "a handshake of the HTTP port took too long"),
-            }
-            drop(permit);
-        });
+    socket: TcpStream,
+    address: SocketAddr,
+) -> Option<(TlsStream<TcpStream>, HttpCaller)> {
+    match TlsAcceptor::from(security.config()).accept(socket).await {
+        Ok(stream) => {
+            let principal = security.principal(stream.get_ref().1.peer_certificates());
+            Some((stream, HttpCaller { address, principal }))
+        }
+        Err(error) => {
+            tracing::info!(%address, %error, "a connection of the HTTP port was refused");
+            None
+        }
     }
 }

@@ -7,11 +7,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use ottla_proto::transport::Dial;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,6 +33,7 @@ use tonic::transport::server::Connected;
 use super::credentials::Credentials;
 use super::listener::ListenerSecurity;
 use super::login::ClientSecurity;
+use super::node::{Sources, sources};
 use super::peer::PeerStream;
 use super::principal::Principal;
 use super::properties::{ListenerProperties, Properties};
@@ -41,18 +41,12 @@ use super::protocol::SecurityProtocol;
 use super::publish::{publish_credentials, token_secret};
 use super::sasl::server::{Authenticator, Session, Step};
 use super::tokens::TokenSecret;
-use super::{SecurityError, authority, tls};
+use super::{SecurityError, authority, handshakes, tls};
 use crate::controller_link::ImageHandle;
 use crate::replica::Clock;
 
 /// What both sides must speak.
 const HTTP2: &[u8] = b"h2";
-/// Handshakes under way; further connections wait in the backlog.
-const HANDSHAKES_MAX: usize = 256;
-/// A handshake that takes longer is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A pause after the system refused a connection: file handles may be free again.
-const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often the files of keys and certificates are looked at.
 const FILES_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
@@ -120,14 +114,10 @@ impl GrpcSecurity {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> ReceiverStream<io::Result<GrpcStream>> {
-        let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
+        let (sender, receiver) = mpsc::channel(handshakes::HANDSHAKES_MAX);
         let shared = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = accept(shared, listener, sender) => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        let greet = move |socket, address| greet(Arc::clone(&shared), socket, address);
+        tokio::spawn(stop.run_until_cancelled_owned(handshakes::accept("gRPC", listener, sender, greet)));
         ReceiverStream::new(receiver)
     }
 
@@ -138,7 +128,7 @@ impl GrpcSecurity {
             let fetching = authority::keep_fresh(url.to_owned(), view, Arc::clone(keys));
             tokio::spawn(stop.clone().run_until_cancelled_owned(fetching));
         }
-        let mut seen = self.modified();
+        let mut seen = self.sources();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(FILES_CHECK_PERIOD) => {}
@@ -147,25 +137,20 @@ impl GrpcSecurity {
             let security = self.clone();
             let now = seen.clone();
             let looked = tokio::task::spawn_blocking(move || {
-                let files = security.modified();
-                if files != now {
+                let sources = security.sources();
+                if sources != now {
                     security.reload();
                 }
-                files
+                sources
             });
-            if let Ok(files) = looked.await {
-                seen = files;
+            if let Ok(sources) = looked.await {
+                seen = sources;
             }
         }
     }
 
-    fn modified(&self) -> Vec<(PathBuf, Option<SystemTime>)> {
-        let view = ListenerProperties::new(Arc::clone(&self.0.properties), &self.0.name);
-        let time = |file: PathBuf| {
-            let modified = std::fs::metadata(&file).and_then(|metadata| metadata.modified()).ok();
-            (file, modified)
-        };
-        tls::files(&view).into_iter().map(time).collect()
+    fn sources(&self) -> Sources {
+        sources([self.0.name.as_str()], &self.0.properties)
     }
 
     fn reload(&self) {
@@ -189,33 +174,20 @@ fn client(
     Ok(ClientSecurity::of_node(listener, protocol, properties)?.for_grpc())
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, sender: mpsc::Sender<io::Result<GrpcStream>>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (socket, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "a gRPC connection could not be accepted");
-                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
-                continue;
-            }
-        };
-        let (shared, sender) = (Arc::clone(&shared), sender.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&shared, socket, address)).await {
-                // Nobody takes it any more when the server has ended.
-                Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                // Whoever only looks whether somebody listens says nothing and goes.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    tracing::debug!(%address, "a gRPC connection ended before its handshake");
-                }
-                Ok(Err(error)) => tracing::info!(%address, %error, "a gRPC connection was refused"),
-                Err(_) => tracing::info!(%address, "a gRPC handshake took too long"),
-            }
-            drop(permit);
-        });
+async fn greet(
+    shared: Arc<Shared>,
+    socket: TcpStream,
+    address: SocketAddr,
+) -> Option<io::Result<GrpcStream>> {
+    match handshake(&shared, socket, address).await {
+        Ok(stream) => return Some(Ok(stream)),
+        // Whoever only looks whether somebody listens says nothing and goes.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            tracing::debug!(%address, "a gRPC connection ended before its handshake");
+        }
+        Err(error) => tracing::info!(%address, %error, "a gRPC connection was refused"),
     }
+    None
 }
 
 async fn handshake(shared: &Shared, socket: TcpStream, address: SocketAddr) -> io::Result<GrpcStream> {

@@ -25,6 +25,7 @@ mod der;
 mod distinguished_name;
 mod failures;
 pub mod grpc;
+pub(crate) mod handshakes;
 pub mod http;
 mod listener;
 pub mod login;
