@@ -2,8 +2,9 @@
 //! phase that leadership is, how records become a batch, and what a client is told when a batch is not taken.
 //!
 //! The leader reads to the end of its log, also beyond the high watermark: what is there can only be lost together with
-//! this leadership. An answer that rests on it waits for the high watermark; a coordinator of transactions, whose markers
-//! cannot be taken back, begins only when all of it is committed.
+//! this leadership. It begins only when all of that is committed: an answer that rests on more (an offset to go on from, a
+//! marker) could not be taken back. Followers fetch from a new leader at once, so this takes a fetch or two; where they
+//! do not, the high watermark waits for the ISR to shrink.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const LOAD_BYTES: usize = 5 * 1024 * 1024;
 /// How far a leadership has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The partition is being read.
+    /// The partition is being read, or not all of that is committed yet.
     Loading,
     /// Commands are carried out.
     Serving,
@@ -61,20 +62,26 @@ pub(crate) enum Found {
 
 /// What a load found.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Loaded {
+struct Loaded {
     /// Records that are part of the state.
-    pub(crate) records: u64,
+    records: u64,
     /// Records that could not be understood and were passed over.
-    pub(crate) unknown: u64,
+    unknown: u64,
     /// The offset behind the last one.
-    pub(crate) next_offset: i64,
+    next_offset: i64,
+}
+
+/// A machine that a partition's records are read into.
+pub(crate) trait Machine: Send + 'static {
+    /// As it is called in the node's log.
+    const COORDINATOR: &'static str;
+
+    /// Takes the next record.
+    fn take(&mut self, header: &BatchHeader, record: &Record) -> Found;
 }
 
 /// Reads a partition from its first record to its last, in order; blocking reads of files.
-pub(crate) fn load(
-    partition: &Partition,
-    mut take: impl FnMut(&BatchHeader, &Record) -> Found,
-) -> Result<Loaded, ErrorCode> {
+fn load(partition: &Partition, machine: &mut impl Machine) -> Result<Loaded, ErrorCode> {
     let mut loaded = Loaded::default();
     while let Some(slice) = partition.read_own(loaded.next_offset, LOAD_BYTES, true)? {
         let bytes = slice.to_bytes().map_err(|error| {
@@ -90,7 +97,7 @@ pub(crate) fn load(
                 if record.offset < loaded.next_offset {
                     continue;
                 }
-                match take(&batch.header, &record) {
+                match machine.take(&batch.header, &record) {
                     Found::State => loaded.records += 1,
                     Found::Unknown => loaded.unknown += 1,
                     Found::Nothing => {}
@@ -105,22 +112,25 @@ pub(crate) fn load(
     Ok(loaded)
 }
 
-/// A machine with all that its partition says, once that could be read: blocking, off the runtime's threads, and outside
-/// of any lock, so that whoever asks meanwhile is told at once that it is loading. `None`: the leadership is over.
-pub(crate) async fn load_machine<M: Send + 'static>(
-    coordinator: &'static str,
+/// A machine with all that its partition says, once that could be read and is committed: blocking, off the runtime's
+/// threads, and outside of any lock, so that whoever asks meanwhile is told at once that it is loading. `None`: the
+/// leadership is over.
+pub(crate) async fn load_machine<M: Machine>(
     partition: &Arc<Partition>,
     leader_epoch: i32,
-    read: impl Fn(&Partition) -> Result<(M, Loaded), ErrorCode> + Clone + Send + 'static,
+    empty: impl Fn() -> M,
     is_resigned: impl Fn() -> bool,
-) -> Option<(M, Loaded)> {
+) -> Option<M> {
     let started = Instant::now();
-    let index = partition.index();
+    let (coordinator, index) = (M::COORDINATOR, partition.index());
     while !is_resigned() {
-        let (read, partition) = (read.clone(), Arc::clone(partition));
-        match tokio::task::spawn_blocking(move || read(&partition)).await {
+        let (mut machine, read) = (empty(), Arc::clone(partition));
+        let read = move || load(&read, &mut machine).map(|loaded| (machine, loaded));
+        match tokio::task::spawn_blocking(read).await {
             Ok(Ok((machine, loaded))) => {
-                let Loaded { records, unknown, .. } = loaded;
+                let Loaded { records, unknown, next_offset } = loaded;
+                let read = started.elapsed();
+                let is_committed = committed_to(partition, leader_epoch, next_offset, is_resigned).await;
                 let elapsed = started.elapsed();
                 tracing::info!(
                     coordinator,
@@ -128,10 +138,12 @@ pub(crate) async fn load_machine<M: Send + 'static>(
                     leader_epoch,
                     records,
                     unknown,
+                    ?read,
                     ?elapsed,
+                    is_committed,
                     "coordinator loaded"
                 );
-                return Some((machine, loaded));
+                return is_committed.then_some(machine);
             }
             Ok(Err(error)) => {
                 tracing::warn!(coordinator, partition = index, %error, "cannot be loaded yet; trying again");
@@ -147,8 +159,8 @@ pub(crate) async fn load_machine<M: Send + 'static>(
 
 /// Waits until all that was loaded is committed; false: the leadership is over. What lies beyond the high watermark may be
 /// lost if this leadership ends soon: an answer, or a marker, on the strength of it would be of a decision that nobody has
-/// made.
-pub(crate) async fn committed_to(
+/// made. What every member of the ISR has is committed, also where the ISR is too small for another record.
+async fn committed_to(
     partition: &Partition,
     leader_epoch: i32,
     next_offset: i64,
@@ -161,7 +173,7 @@ pub(crate) async fn committed_to(
     while !is_resigned() {
         let waiter = Waiter::new(1);
         match partition.await_ack(&loaded, &waiter) {
-            AckState::Done => return true,
+            AckState::Done | AckState::Failed(ErrorCode::NotEnoughReplicasAfterAppend) => return true,
             AckState::Pending => waiter.wait().await,
             AckState::Failed(_) => tokio::time::sleep(LOAD_RETRY_PAUSE).await,
         }

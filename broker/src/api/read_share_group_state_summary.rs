@@ -20,7 +20,7 @@ pub(super) fn handle(
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
-                let outcome = state.summary(topic.topic_id, asked.partition);
+                let outcome = state.summary(topic.topic_id, asked.partition).await;
                 partitions.push(answer(asked.partition, outcome));
             }
             results.push(Topic { topic_id: topic.topic_id, partitions });

@@ -38,8 +38,8 @@ impl StateRequest {
         Ok(self.context.share.state_here(&key, command).await?.unwrap_or_default())
     }
 
-    pub(super) fn summary(&self, topic_id: Uuid, partition: i32) -> Result<ReadState, Refused> {
-        self.context.share.summary_here(&self.key(topic_id, partition)?)
+    pub(super) async fn summary(&self, topic_id: Uuid, partition: i32) -> Result<ReadState, Refused> {
+        self.context.share.summary_here(&self.key(topic_id, partition)?).await
     }
 
     fn key(&self, topic_id: Uuid, partition: i32) -> Result<ShareKey, Refused> {

@@ -21,8 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::GroupOptions;
 use super::topics::ClusterView;
-use super::{GroupOptions, loading};
 use crate::coordinator_log::{Phase, append_refusal, encode, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
@@ -329,14 +329,10 @@ impl Shard {
 
     /// Reads the partition and takes up the lead; false: the leadership is over.
     async fn load(&self) -> bool {
-        let options = self.options.machine.clone();
-        let read = move |partition: &Partition| {
-            let mut machine = GroupCoordinator::new(options.clone());
-            loading::load(partition, &mut machine).map(|loaded| (machine, loaded))
-        };
+        let empty = || GroupCoordinator::new(self.options.machine.clone());
         let is_resigned = || self.state.lock().phase.is_resigned();
-        let loaded = load_machine("group", &self.partition, self.leader_epoch, read, is_resigned).await;
-        let Some((machine, _)) = loaded else { return false };
+        let loaded = load_machine(&self.partition, self.leader_epoch, empty, is_resigned).await;
+        let Some(machine) = loaded else { return false };
         let mut state = self.state.lock();
         if state.phase.is_resigned() {
             return false;

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ottla_coordinator::group::{OffsetCommit, OffsetToCommit, TopicResult};
+use ottla_metadata::image::LogIndex;
+use ottla_proto::metadata::metadata_record::Record;
+use ottla_proto::metadata::{ConfigRecord, MetadataRecord, ResourceType};
 
 use super::*;
 use crate::replica::test_images::{TOPIC, image};
@@ -33,13 +36,21 @@ impl Node {
         replicas.apply_image(&image(1, 1, 1, (5, 0), &[1, 2]), None);
         let options = GroupOptions { commit_timeout_ms: 50, ..GroupOptions::default() };
         let partition = replicas.by_name(TOPIC, 0).unwrap();
-        let mut view = ClusterView::default();
-        view.follow(&image(1, 1, 1, (5, 0), &[1, 2]), None);
-        let shard = Shard::new(partition, 5, &options, view);
+        let shard = Shard::new(partition, 5, &options, view());
         tokio::spawn(Arc::clone(&shard).run(CancellationToken::new()));
         let node = Self { replicas, shard, _dir: dir };
         node.eventually(|machine| machine.fetch_offsets(&"g".into(), None, false).is_ok()).await;
         node
+    }
+
+    /// The same broker in the leadership of the image.
+    fn lead_again(self, image: &Arc<MetadataImage>, leader_epoch: i32) -> Self {
+        self.shard.resign();
+        self.replicas.apply_image(image, None);
+        let partition = self.replicas.by_name(TOPIC, 0).unwrap();
+        let shard = Shard::new(partition, leader_epoch, &GroupOptions::default(), view());
+        tokio::spawn(Arc::clone(&shard).run(CancellationToken::new()));
+        Self { shard, ..self }
     }
 
     async fn eventually(&self, check: impl Fn(&GroupCoordinator) -> bool) {
@@ -71,6 +82,12 @@ impl Node {
         let [TopicResult { partitions, .. }] = &results[..] else { panic!("{results:?}") };
         partitions[0].1
     }
+}
+
+fn view() -> ClusterView {
+    let mut view = ClusterView::default();
+    view.follow(&image(1, 1, 1, (5, 0), &[1, 2]), None);
+    view
 }
 
 fn committed(machine: &GroupCoordinator) -> Option<i64> {
@@ -106,4 +123,42 @@ async fn offsets_of_a_topic_that_is_gone_are_forgotten_even_if_nobody_heard_of_i
     let node = Node { shard: next, ..node };
     node.eventually(|machine| machine.list(&ottla_coordinator::group::GroupFilter::default()).is_ok()).await;
     assert_eq!(node.shard.query(|machine| Ok(committed(machine))), Ok(None));
+}
+
+/// What the log has beyond the high watermark may be lost when another leads next: nobody is to be told of it before.
+#[tokio::test]
+async fn what_was_loaded_is_not_told_before_it_is_committed() {
+    let node = Node::start().await;
+    assert_eq!(node.commit(7).await, ErrorCode::CoordinatorNotAvailable);
+    let node = node.lead_again(&image(1, 1, 1, (6, 1), &[1, 2]), 6);
+    let log = node.replicas.by_name(TOPIC, 0).unwrap().view();
+    assert_eq!((log.log_end_offset, log.high_watermark), (1, 0));
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let told = node.shard.query(|machine| Ok(committed(machine)));
+        assert_eq!(told, Err(ErrorCode::CoordinatorLoadInProgress));
+    }
+    let refused = node.shard.submit(Command::DeleteGroup { group_id: "g".into() }).err().unwrap();
+    assert_eq!(*refused, Reply::DeleteGroup(ErrorCode::CoordinatorLoadInProgress));
+    node.replicas.apply_image(&image(1, 1, 1, (6, 2), &[1]), None);
+    node.eventually(|machine| committed(machine) == Some(7)).await;
+}
+
+/// A record that every in-sync replica has is committed, also where these are too few for another one.
+#[tokio::test]
+async fn too_small_an_isr_does_not_keep_a_group_from_being_read() {
+    let node = Node::start().await;
+    node.replicas.apply_image(&image(1, 1, 1, (5, 1), &[1]), None);
+    assert_eq!(node.commit(7).await, ErrorCode::None);
+    let min_isr = Record::Config(ConfigRecord {
+        resource_type: ResourceType::Topic.into(),
+        resource_name: TOPIC.to_owned(),
+        name: "min.insync.replicas".to_owned(),
+        value: Some("2".to_owned()),
+    });
+    let (demanding, _) = image(1, 1, 1, (6, 2), &[1])
+        .apply(LogIndex(90), &[MetadataRecord { record: Some(min_isr) }])
+        .unwrap();
+    let node = node.lead_again(&Arc::new(demanding), 6);
+    node.eventually(|machine| committed(machine) == Some(7)).await;
 }

@@ -18,6 +18,8 @@ mod reading;
 mod sessions;
 mod settings;
 mod states;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -210,14 +212,14 @@ impl ShareService {
     }
 
     /// What this very broker knows of a share-partition as its share coordinator.
-    pub(crate) fn summary_here(&self, key: &ShareKey) -> Result<ReadState, Refused> {
+    pub(crate) async fn summary_here(&self, key: &ShareKey) -> Result<ReadState, Refused> {
         if key.group_id.is_empty() || key.topic_id.is_nil() || key.partition < 0 {
             return Err(ErrorCode::InvalidRequest.into());
         }
         if !is_partition(&self.foundation.replicas.image(), key) {
             return Err(ErrorCode::UnknownTopicOrPartition.into());
         }
-        self.shard_of(key)?.summary(key)
+        self.shard_of(key)?.summary(key).await
     }
 
     fn shard_of(&self, key: &ShareKey) -> Result<Arc<StateShard>, ErrorCode> {

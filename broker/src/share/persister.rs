@@ -88,7 +88,7 @@ impl ShareService {
         if leader == replicas.shared().options.broker_id {
             return match question.command {
                 Some(command) => Ok(self.state_here(question.key, command).await?.unwrap_or_default()),
-                None => self.summary_here(question.key),
+                None => self.summary_here(question.key).await,
             };
         }
         let idle = self.persister.idle.lock().get_mut(&leader).and_then(Vec::pop);

@@ -8,13 +8,14 @@ use std::time::Duration;
 use ottla_coordinator::group::{Applied, CoordinatorRecord};
 use ottla_coordinator::share_state::{Command, ReadState, ShareKey, ShareStateConfig, ShareStates};
 use ottla_wire::error_code::ErrorCode;
+use ottla_wire::records::{BatchHeader, Record};
 use ottla_wire::text::Text;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Refused, ShareOptions, is_partition};
-use crate::coordinator_log::{self, Found, Loaded, Phase, append_refusal, encode, load_machine};
+use crate::coordinator_log::{Found, Machine, Phase, append_refusal, encode, load_machine};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, ReplicaManager, Waiter};
 
 /// Records of one round of upkeep.
@@ -72,32 +73,40 @@ impl StateShard {
         is_partition: bool,
         command: &Command,
     ) -> Result<Option<ReadState>, Refused> {
-        let (read, appended) = {
+        let (read, appended, last) = {
             let mut state = self.state.lock();
             state.phase.check()?;
             let decision = state
                 .machine
                 .decide(Clock::wall_ms(), key, is_partition, command)
                 .map_err(|refusal| Refused { error: refusal.error, message: Text::from(refusal.message) })?;
-            if let Some(record) = decision.record {
-                self.append(&mut state, std::slice::from_ref(&record))?;
-            }
-            (decision.read, state.last)
+            let appended =
+                decision.record.map(|record| self.append(&mut state, std::slice::from_ref(&record)));
+            (decision.read, appended.transpose()?, state.last)
         };
-        if let Some(appended) = appended {
-            self.committed(&appended).await?;
+        match (appended, last) {
+            (Some(appended), _) => self.committed(&appended).await?,
+            (None, Some(last)) => self.may_be_told(&last).await?,
+            (None, None) => {}
         }
         Ok(read)
     }
 
-    pub(super) fn summary(&self, key: &ShareKey) -> Result<ReadState, Refused> {
-        let state = self.state.lock();
-        state.phase.check()?;
-        Ok(state.machine.summary(key))
+    /// How far a group has read, when that is committed.
+    pub(super) async fn summary(&self, key: &ShareKey) -> Result<ReadState, Refused> {
+        let (summary, last) = {
+            let state = self.state.lock();
+            state.phase.check()?;
+            (state.machine.summary(key), state.last)
+        };
+        if let Some(last) = last {
+            self.may_be_told(&last).await?;
+        }
+        Ok(summary)
     }
 
     /// Appends records and applies them.
-    fn append(&self, state: &mut State, records: &[CoordinatorRecord]) -> Result<(), ErrorCode> {
+    fn append(&self, state: &mut State, records: &[CoordinatorRecord]) -> Result<AppendedRecords, ErrorCode> {
         let batch = encode(records, None)?;
         let appended = self
             .partition
@@ -109,19 +118,34 @@ impl StateShard {
                 tracing::error!(%error, offset, "a record of this coordinator's own cannot be read");
             }
         }
-        Ok(())
+        Ok(appended)
     }
 
+    /// Waits until an append is as safe as whoever wrote it wants it.
     async fn committed(&self, appended: &AppendedRecords) -> Result<(), ErrorCode> {
-        let waiter = Waiter::new(1);
-        if self.partition.await_ack(appended, &waiter) == AckState::Pending {
-            waiter.wait_at_most(self.write_timeout).await;
-        }
-        match self.partition.ack_result(appended) {
+        match self.fate(appended).await {
             AckState::Done => Ok(()),
             AckState::Pending => Err(ErrorCode::CoordinatorNotAvailable),
             AckState::Failed(code) => Err(append_refusal(code)),
         }
+    }
+
+    /// Waits until who only reads may be told of what this append was the last. It cannot be lost once every member of the
+    /// ISR has it, also where the ISR has become too small.
+    async fn may_be_told(&self, last: &AppendedRecords) -> Result<(), ErrorCode> {
+        match self.fate(last).await {
+            AckState::Done | AckState::Failed(ErrorCode::NotEnoughReplicasAfterAppend) => Ok(()),
+            AckState::Pending => Err(ErrorCode::CoordinatorNotAvailable),
+            AckState::Failed(code) => Err(append_refusal(code)),
+        }
+    }
+
+    async fn fate(&self, appended: &AppendedRecords) -> AckState {
+        let waiter = Waiter::new(1);
+        if self.partition.await_ack(appended, &waiter) == AckState::Pending {
+            waiter.wait_at_most(self.write_timeout).await;
+        }
+        self.partition.ack_result(appended)
     }
 
     /// Loads, then keeps the log short until leadership ends.
@@ -132,7 +156,7 @@ impl StateShard {
             }
             loop {
                 tokio::time::sleep(self.prune_interval).await;
-                self.keep_short(&replicas);
+                self.keep_short(&replicas).await;
             }
         };
         tokio::select! {
@@ -144,14 +168,10 @@ impl StateShard {
 
     /// Reads the partition and takes up the lead; false: the leadership is over.
     async fn load(&self) -> bool {
-        let config = self.config;
-        let read = move |partition: &Partition| {
-            let mut machine = ShareStates::new(config);
-            load(partition, &mut machine).map(|loaded| (machine, loaded))
-        };
+        let empty = || ShareStates::new(self.config);
         let is_resigned = || self.state.lock().phase.is_resigned();
-        let loaded = load_machine("share", &self.partition, self.leader_epoch, read, is_resigned).await;
-        let Some((machine, _)) = loaded else { return false };
+        let loaded = load_machine(&self.partition, self.leader_epoch, empty, is_resigned).await;
+        let Some(machine) = loaded else { return false };
         let mut state = self.state.lock();
         if state.phase.is_resigned() {
             return false;
@@ -161,24 +181,33 @@ impl StateShard {
         true
     }
 
-    /// New snapshots of what is cold, and no log before the oldest snapshot.
-    fn keep_short(&self, replicas: &ReplicaManager) {
+    /// New snapshots of what is cold, and no log before the oldest snapshot. What a snapshot replaces goes only when the
+    /// snapshot is committed: else both could be lost.
+    async fn keep_short(&self, replicas: &ReplicaManager) {
         let image = replicas.image();
-        let mut state = self.state.lock();
-        if state.phase.check().is_err() {
-            return;
-        }
-        let there = |key: &ShareKey| is_partition(&image, key);
-        let records = state.machine.maintain(Clock::wall_ms(), UPKEEP_RECORDS_MAX, there);
-        if !records.is_empty()
-            && let Err(error) = self.append(&mut state, &records)
+        let (before, last) = {
+            let mut state = self.state.lock();
+            if state.phase.check().is_err() {
+                return;
+            }
+            let there = |key: &ShareKey| is_partition(&image, key);
+            let records = state.machine.maintain(Clock::wall_ms(), UPKEEP_RECORDS_MAX, there);
+            if !records.is_empty()
+                && let Err(error) = self.append(&mut state, &records)
+            {
+                tracing::debug!(partition = self.partition.index(), %error, "no upkeep of share states now");
+                return;
+            }
+            (state.machine.redundant_before(self.partition.view().log_end_offset), state.last)
+        };
+        if let Some(last) = last
+            && let Err(error) = self.may_be_told(&last).await
         {
             tracing::debug!(partition = self.partition.index(), %error, "no upkeep of share states now");
             return;
         }
         let view = self.partition.view();
-        let before = state.machine.redundant_before(view.log_end_offset).min(view.high_watermark);
-        drop(state);
+        let before = before.min(view.high_watermark);
         if before > view.log_start_offset
             && let Err(error) = self.partition.delete_records(before, &Waiter::new(1))
         {
@@ -187,13 +216,14 @@ impl StateShard {
     }
 }
 
-/// Applies everything that the log has; blocking reads of files.
-fn load(partition: &Partition, machine: &mut ShareStates) -> Result<Loaded, ErrorCode> {
-    coordinator_log::load(partition, |header, record| {
+impl Machine for ShareStates {
+    const COORDINATOR: &'static str = "share";
+
+    fn take(&mut self, header: &BatchHeader, record: &Record) -> Found {
         let Some(key) = record.key.as_ref().filter(|_| !header.is_control()) else { return Found::Nothing };
-        match machine.apply(record.offset, key, record.value.as_ref()) {
+        match self.apply(record.offset, key, record.value.as_ref()) {
             Ok(Applied::Skipped) | Err(_) => Found::Unknown,
             Ok(_) => Found::State,
         }
-    })
+    }
 }

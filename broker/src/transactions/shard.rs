@@ -18,9 +18,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::TransactionOptions;
 use super::markers::MarkerSender;
-use super::{TransactionOptions, loading};
-use crate::coordinator_log::{Phase, committed_to, encode, load_machine, wait_for};
+use crate::coordinator_log::{Phase, encode, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
 /// An append whose commit is awaited.
@@ -218,17 +218,10 @@ impl Shard {
     /// Reads the partition and takes up the lead; false: the leadership is over.
     async fn load(self: &Arc<Self>) -> bool {
         let config = self.state.lock().machine.config().clone();
-        let read = move |partition: &Partition| {
-            let mut machine = TransactionCoordinator::new(config.clone());
-            loading::load(partition, &mut machine).map(|loaded| (machine, loaded))
-        };
+        let empty = || TransactionCoordinator::new(config.clone());
         let is_resigned = || self.state.lock().phase.is_resigned();
-        let loaded =
-            load_machine("transaction", &self.partition, self.leader_epoch, read, &is_resigned).await;
-        let Some((mut machine, loaded)) = loaded else { return false };
-        if !committed_to(&self.partition, self.leader_epoch, loaded.next_offset, is_resigned).await {
-            return false;
-        }
+        let loaded = load_machine(&self.partition, self.leader_epoch, empty, is_resigned).await;
+        let Some(mut machine) = loaded else { return false };
         let mut state = self.state.lock();
         if state.phase.is_resigned() {
             return false;
