@@ -17,7 +17,7 @@ use super::member::LiveGroup;
 use super::records::{self, Record};
 use super::streams::LiveStreams;
 use super::timers::{Deadline, TimerKind};
-use super::{GroupCoordinator, GroupState, Then, Turn};
+use super::{GroupCoordinator, Then, Turn};
 use crate::consumer_group::heartbeat::{self, Decision};
 use crate::consumer_group::update::Context;
 use crate::consumer_group::{
@@ -76,13 +76,6 @@ impl LiveConsumer {
             other => other,
         })
     }
-
-    /// Whether a member that fetches offsets is what it says.
-    pub(crate) fn may_fetch(&self, member_id: Option<&Text>, epoch: i32) -> Result<(), ErrorCode> {
-        let Some(member_id) = fetching_member(member_id, epoch)? else { return Ok(()) };
-        let member = self.group.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
-        check_epoch(member, epoch)
-    }
 }
 
 /// Whether the offsets are nobody's member's, who may commit while there are none; clients that do not name theirs in
@@ -93,7 +86,7 @@ pub(super) fn commits_as_nobody(command: &OffsetCommit, is_empty: bool) -> bool 
 }
 
 /// The member that fetches offsets; none: whoever it is does not say that it is one.
-pub(super) fn fetching_member(member_id: Option<&Text>, epoch: i32) -> Result<Option<&Text>, ErrorCode> {
+fn fetching_member(member_id: Option<&Text>, epoch: i32) -> Result<Option<&Text>, ErrorCode> {
     match member_id.filter(|member_id| !member_id.is_empty() || epoch >= 0) {
         None if epoch >= 0 => Err(ErrorCode::UnknownMemberId),
         named => Ok(named),
@@ -150,20 +143,29 @@ impl GroupCoordinator {
         self.machinery.overrides = overrides;
     }
 
-    /// Whether someone who fetches offsets as a member is one. `member_id` none and `member_epoch` -1: it does not say
-    /// that it is. Classic groups do not ask.
+    /// Whether someone who fetches offsets as a member is one, by what is committed, as the offsets are. `member_id` none
+    /// and `member_epoch` -1: it does not say that it is. Classic groups do not ask.
     pub fn may_fetch_offsets(
         &self,
         group_id: &str,
         member_id: Option<&Text>,
         member_epoch: i32,
     ) -> Result<(), ErrorCode> {
-        let group = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
-        match group.map(|group| (&group.consumer, &group.streams)) {
-            Some((Some(consumer), _)) => consumer.may_fetch(member_id, member_epoch),
-            Some((None, Some(streams))) => streams.may_fetch(member_id, member_epoch),
-            _ => Ok(()),
+        let Some(group) = self.durable.group(group_id) else { return Ok(()) };
+        if group.consumer.is_none() && group.streams.is_none() {
+            return Ok(());
         }
+        let Some(member_id) = fetching_member(member_id, member_epoch)? else { return Ok(()) };
+        let of_consumers = |consumer: &ConsumerGroup| {
+            let member = consumer.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
+            check_epoch(member, member_epoch)
+        };
+        let of_streams = |streams: &StreamsGroup| {
+            let member = streams.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
+            if member_epoch == member.current.epoch { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
+        };
+        group.consumer.as_deref().map_or(Ok(()), of_consumers)?;
+        group.streams.as_deref().map_or(Ok(()), of_streams)
     }
 
     /// Whether a valid heartbeat of a group with members of its own protocol can be decided; one that joins makes the group.

@@ -76,15 +76,16 @@ impl GroupCoordinator {
         if !self.leading {
             return Err(ErrorCode::NotCoordinator);
         }
-        // Groups of other kinds are described by requests of their own only.
-        let found = self.groups.get(group_id);
-        let found = found.filter(|group| {
-            group.state != GroupState::Dead
-                && group.consumer.is_none()
-                && group.share.is_none()
-                && group.streams.is_none()
-        });
-        let Some(group) = found else {
+        // Groups of other kinds are described by requests of their own only, and those as they are committed: one that is
+        // on its way to be another kind is still what the log has.
+        let is_classic =
+            |group: &LiveGroup| group.consumer.is_none() && group.share.is_none() && group.streams.is_none();
+        let live = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
+        let logged = || self.durable.group(group_id).filter(|durable| durable.metadata.is_some());
+        let former = live
+            .filter(|group| !is_classic(group))
+            .and_then(|group| logged().map(|durable| LiveGroup::from_durable(group.id.clone(), durable)));
+        let Some(group) = former.as_ref().or(live).filter(|group| is_classic(group)) else {
             return Ok(GroupDescription {
                 error: ErrorCode::GroupIdNotFound,
                 state: GroupState::Dead,

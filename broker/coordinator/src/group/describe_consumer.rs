@@ -6,7 +6,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 use uuid::Uuid;
 
-use super::{GroupCoordinator, GroupState};
+use super::GroupCoordinator;
 use crate::consumer_group::update::most_wanted;
 use crate::consumer_group::{ConsumerGroupState, ConsumerMember, MemberMetadata, TopicsView};
 
@@ -59,14 +59,13 @@ pub struct ConsumerGroupDescription {
 }
 
 impl GroupCoordinator {
-    /// A consumer group; GROUP_ID_NOT_FOUND if there is none, or a classic one.
+    /// A consumer group as it is committed; GROUP_ID_NOT_FOUND if there is none, or a classic one.
     pub fn describe_consumer_group(&self, group_id: &str) -> Result<ConsumerGroupDescription, ErrorCode> {
         if !self.leading {
             return Err(ErrorCode::NotCoordinator);
         }
-        let found = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
-        let consumer = found.and_then(|group| group.consumer.as_ref()).ok_or(ErrorCode::GroupIdNotFound)?;
-        let group = &consumer.group;
+        let found = self.durable.group(group_id).and_then(|group| group.consumer.as_ref());
+        let group = found.ok_or(ErrorCode::GroupIdNotFound)?;
         let topics = &*self.machinery.topics;
         let votes = group.assignor_counts().iter().map(|(name, count)| (name, *count));
         let describe = |member_id: &Text, member: &ConsumerMember| ConsumerMemberDescription {

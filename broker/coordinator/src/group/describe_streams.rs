@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
-use super::{GroupCoordinator, GroupState};
+use super::GroupCoordinator;
 use crate::streams_group::{StreamsGroupState, StreamsMember, TaskSet, Topology};
 
 /// A described streams group.
@@ -24,14 +24,13 @@ pub struct StreamsGroupDescription {
 }
 
 impl GroupCoordinator {
-    /// A streams group; GROUP_ID_NOT_FOUND if there is none, or one of another kind.
+    /// A streams group as it is committed; GROUP_ID_NOT_FOUND if there is none, or one of another kind.
     pub fn describe_streams_group(&self, group_id: &str) -> Result<StreamsGroupDescription, ErrorCode> {
         if !self.leading {
             return Err(ErrorCode::NotCoordinator);
         }
-        let found = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
-        let streams = found.and_then(|group| group.streams.as_ref()).ok_or(ErrorCode::GroupIdNotFound)?;
-        let group = &streams.group;
+        let found = self.durable.group(group_id).and_then(|group| group.streams.as_ref());
+        let group = found.ok_or(ErrorCode::GroupIdNotFound)?;
         let describe = |member_id: &Text, member: &StreamsMember| {
             let target = group.targets().get(member_id).cloned().unwrap_or_default();
             (member_id.clone(), member.clone(), target)

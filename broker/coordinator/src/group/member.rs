@@ -149,7 +149,7 @@ pub(crate) struct LiveGroup {
     pub(crate) subscribed_topics: Option<BTreeSet<Text>>,
     /// Partitions with commits on their way to the log. A deletion must cover them, because the log has them first; an
     /// expiry must leave them alone.
-    pub(crate) in_flight: BTreeMap<TopicPartition, u32>,
+    pub(crate) in_flight: BTreeMap<TopicPartition, OnTheirWay>,
     /// Appends about this group on their way.
     pub(crate) appends_in_flight: u32,
     /// Given for consumer groups (KIP-848). Then what is above of members is as of an empty classic group.
@@ -158,6 +158,15 @@ pub(crate) struct LiveGroup {
     pub(crate) share: Option<Box<LiveShare>>,
     /// Given for streams groups (KIP-1071). Then what is above of members is as of an empty classic group.
     pub(crate) streams: Option<Box<LiveStreams>>,
+}
+
+/// How many commits and deletions of a partition's offset are on their way to the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OnTheirWay {
+    /// All of them.
+    pub(crate) all: u32,
+    /// Of transactions.
+    pub(crate) transactional: u32,
 }
 
 impl LiveGroup {

@@ -158,6 +158,8 @@ struct PendingAppend {
     group: Text,
     /// Partitions whose offsets it commits or deletes.
     partitions: Vec<TopicPartition>,
+    /// Whether these are of a transaction.
+    is_transactional: bool,
     then: Then,
     /// Of a consumer group, which is ahead of the log by these.
     ahead: Vec<CoordinatorRecord>,
@@ -207,11 +209,14 @@ impl Turn<'_> {
         let ticket = Ticket(self.machinery.tickets);
         group.appends_in_flight += 1;
         for partition in &partitions {
-            *group.in_flight.entry(partition.clone()).or_default() += 1;
+            let ways = group.in_flight.entry(partition.clone()).or_default();
+            ways.all += 1;
+            ways.transactional += u32::from(transaction.is_some());
         }
         let pending = PendingAppend {
             group: group.id.clone(),
             partitions,
+            is_transactional: transaction.is_some(),
             then,
             ahead: Vec::new(),
             followers: Vec::new(),
@@ -379,9 +384,10 @@ impl GroupCoordinator {
         if let Some(group) = self.groups.get_mut(&pending.group) {
             group.appends_in_flight -= 1;
             for partition in &pending.partitions {
-                if let Some(count) = group.in_flight.get_mut(partition) {
-                    *count -= 1;
-                    if *count == 0 {
+                if let Some(ways) = group.in_flight.get_mut(partition) {
+                    ways.all -= 1;
+                    ways.transactional -= u32::from(pending.is_transactional);
+                    if ways.all == 0 {
                         group.in_flight.remove(partition);
                     }
                 }

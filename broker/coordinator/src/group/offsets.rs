@@ -74,13 +74,16 @@ impl GroupCoordinator {
             return Ok(());
         }
         if command.generation_id >= 0 {
-            return Err(ErrorCode::IllegalGeneration);
+            // Clients that may be of either protocol know the one code for both.
+            let is_plain = command.transaction.is_none() && command.takes_member_epoch;
+            return Err(if is_plain { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration });
         }
         self.ensure_group(&command.group_id)
     }
 
     /// Offsets of a group: of these partitions, or all that are committed. `require_stable`: an open transaction makes a
-    /// partition unstable instead of showing what was before it (KIP-447).
+    /// partition unstable instead of showing what was before it (KIP-447), from the moment that its offset is in the log:
+    /// whoever it was taken from was a member then.
     pub fn fetch_offsets(
         &self,
         group_id: &Text,
@@ -91,9 +94,16 @@ impl GroupCoordinator {
             return Err(ErrorCode::NotCoordinator);
         }
         let durable = self.durable.group(group_id);
+        let in_flight = self.groups.get(group_id).map(|group| &group.in_flight);
+        let is_pending = |key: &TopicPartition| {
+            durable.is_some_and(|group| group.pending.contains_key(key))
+                || in_flight
+                    .and_then(|in_flight| in_flight.get(key))
+                    .is_some_and(|ways| ways.transactional > 0)
+        };
         let one = |topic: &Text, partition: i32| {
             let key = TopicPartition { topic: topic.clone(), partition };
-            let unstable = require_stable && durable.is_some_and(|group| group.pending.contains_key(&key));
+            let unstable = require_stable && is_pending(&key);
             let committed = durable.and_then(|group| group.offsets.get(&key)).filter(|_| !unstable);
             FetchedOffset {
                 partition,

@@ -86,10 +86,18 @@ fn not_a_share_group(group_id: &Text) -> Refusal {
     Refusal::new(ErrorCode::GroupIdNotFound, format!("Group {group_id} is not a share group."))
 }
 
+fn not_coordinator() -> Refusal {
+    Refusal::new(ErrorCode::NotCoordinator, ErrorCode::NotCoordinator.message())
+}
+
 impl GroupCoordinator {
-    /// A share group; GROUP_ID_NOT_FOUND if there is none, or one of another type.
+    /// A share group as it is committed; GROUP_ID_NOT_FOUND if there is none, or one of another type.
     pub fn describe_share_group(&self, group_id: &Text) -> Result<ShareGroupDescription, Refusal> {
-        let group = self.share_group(group_id)?;
+        if !self.leading {
+            return Err(not_coordinator());
+        }
+        let found = self.durable.group(group_id).ok_or_else(|| super::consumer::group_not_found(group_id))?;
+        let group = found.share.as_ref().ok_or_else(|| not_a_share_group(group_id))?;
         let topics = &*self.machinery.topics;
         let members = group.members().iter().map(|(member_id, member)| ShareMemberDescription {
             member_id: member_id.clone(),
@@ -119,7 +127,7 @@ impl GroupCoordinator {
 
     fn share_group(&self, group_id: &Text) -> Result<&ShareGroup, Refusal> {
         if !self.leading {
-            return Err(Refusal::new(ErrorCode::NotCoordinator, ErrorCode::NotCoordinator.message()));
+            return Err(not_coordinator());
         }
         let found = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead);
         match found {

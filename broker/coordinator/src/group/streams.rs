@@ -12,7 +12,7 @@ use ottla_wire::error_code::ErrorCode;
 use ottla_wire::text::Text;
 
 use super::command::{CoordinatorRecord, Effects, Now, OffsetCommit, Reply, RequestToken, Ticket};
-use super::consumer::{commits_as_nobody, fetching_member, group_not_found, not_encoded};
+use super::consumer::{commits_as_nobody, group_not_found, not_encoded};
 use super::member::{LiveGroup, milliseconds};
 use super::migrate::classic_tombstone;
 use super::timers::{Deadline, TimerKind};
@@ -103,13 +103,6 @@ impl LiveStreams {
                 numbers.all(|number| since(subtopology, number).is_some_and(|since| since <= epoch))
             })
         })
-    }
-
-    /// Whether a member that fetches offsets is what it says.
-    pub(crate) fn may_fetch(&self, member_id: Option<&Text>, epoch: i32) -> Result<(), ErrorCode> {
-        let Some(member_id) = fetching_member(member_id, epoch)? else { return Ok(()) };
-        let member = self.group.members().get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
-        if epoch == member.current.epoch { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
     }
 }
 

@@ -105,7 +105,12 @@ fn faults_of_one_partition_are_its_own() {
 #[test]
 fn who_may_commit_depends_on_group_and_generation() {
     let mut h = Harness::new(config());
-    assert_eq!(h.commit_as("g", "nobody", 1, 1), ErrorCode::IllegalGeneration);
+    assert_eq!(h.commit_as("g", "nobody", 1, 1), ErrorCode::GroupIdNotFound);
+    let mut command = commit_command("g", &[("t", 0, 1)]);
+    (command.generation_id, command.takes_member_epoch) = (1, false);
+    assert_eq!(h.commit_offsets(command), [ErrorCode::IllegalGeneration], "before version 9");
+    let command = OffsetCommit { generation_id: 1, ..in_transaction(7, 5) };
+    assert_eq!(h.commit_offsets(command), [ErrorCode::IllegalGeneration]);
     assert!(h.listed().is_empty());
     let (ids, generation) = h.form("g", 1);
     assert_eq!(h.commit_as("g", &ids[0], generation, 1), ErrorCode::None);
@@ -146,6 +151,31 @@ fn offsets_of_a_transaction_count_when_it_commits_and_are_unstable_until_then() 
         h.marker(7, commit);
         assert_eq!(stable(&h, true), (if commit { 5 } else { 1 }, ErrorCode::None));
     }
+}
+
+/// Whoever takes the partition over would read what the transaction has read, should it commit.
+#[test]
+fn an_offset_of_a_transaction_is_unstable_from_the_moment_that_it_is_in_the_log() {
+    let mut h = Harness::new(config());
+    h.commit_simple("g", &[("t", 0, 1)]);
+    h.held = true;
+    let plain = h.send(Command::OffsetCommit(commit_command("g", &[("t", 0, 2)])));
+    assert_eq!(stable(&h, true), (1, ErrorCode::None));
+    let command = in_transaction(7, 5);
+    let transactional = h.send(Command::OffsetCommit(command));
+    assert!(h.waits(plain) && h.waits(transactional));
+    assert_eq!(stable(&h, false), (1, ErrorCode::None));
+    assert_eq!(stable(&h, true), (-1, ErrorCode::UnstableOffsetCommit));
+    h.time_out();
+    assert_eq!(stable(&h, true), (-1, ErrorCode::UnstableOffsetCommit), "it may be committed yet");
+    h.commit();
+    assert_eq!(stable(&h, true), (-1, ErrorCode::UnstableOffsetCommit));
+    h.marker(7, true);
+    assert_eq!(stable(&h, true), (5, ErrorCode::None));
+    let command = in_transaction(8, 6);
+    h.send(Command::OffsetCommit(command));
+    h.fail(ErrorCode::NotEnoughReplicas);
+    assert_eq!(stable(&h, true), (5, ErrorCode::None));
 }
 
 #[test]

@@ -138,6 +138,31 @@ fn offsets_are_committed_and_fetched_with_the_member_epoch() {
     assert_eq!(h.commit_as("g", "", -1, 8), ErrorCode::None, "an administrator, once it is empty");
 }
 
+/// What is told of a group is never taken back.
+#[test]
+fn what_is_decided_is_described_once_it_is_committed() {
+    let mut h = harness(2);
+    let mut a = Peer::new("a", &["t"]);
+    h.held = true;
+    h.send(Command::ConsumerHeartbeat(Box::new(a.join_command())));
+    assert_eq!(h.described_if_consumer(), None);
+    h.held = false;
+    h.fail_over();
+    h.machine.set_topics(topics(&[("t", 2)]));
+    a.join(&mut h);
+    settle(&mut h, &mut [&mut a]);
+    let before = h.described();
+    h.held = true;
+    h.send(Command::ConsumerHeartbeat(Box::new(Peer::new("b", &["t"]).join_command())));
+    assert_eq!(h.described(), before);
+    let fetch =
+        |h: &Harness, member: &str, epoch| h.machine.may_fetch_offsets("g", Some(&text(member)), epoch);
+    assert_eq!(fetch(&h, "a", a.epoch), Ok(()));
+    assert_eq!(fetch(&h, "b", a.epoch + 1), Err(ErrorCode::UnknownMemberId));
+    h.commit();
+    assert_eq!(h.described().members.len(), 2);
+}
+
 #[test]
 fn a_group_is_deleted_when_it_is_empty_and_offsets_unless_subscribed() {
     let mut h = harness(1);
