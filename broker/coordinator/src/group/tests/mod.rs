@@ -3,6 +3,7 @@
 mod consumer;
 mod expiry;
 mod failover;
+mod heartbeats;
 mod membership;
 mod offsets;
 mod schedule;
