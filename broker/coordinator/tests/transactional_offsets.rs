@@ -143,7 +143,7 @@ impl Cluster {
     fn write_markers(&mut self) {
         let sent = self.markers.remove(0);
         assert_eq!(sent.partitions, [offsets_partition()]);
-        self.groups.apply_marker(sent.producer_id, sent.commit);
+        self.groups.apply_marker(self.offsets_log_end, sent.producer_id, sent.commit);
         let outcomes = [(offsets_partition(), MarkerOutcome::Answered(ErrorCode::None))];
         let mut effects = Effects::default();
         self.transactions.markers_answered(NOW, sent.token, &outcomes, &mut effects);

@@ -11,7 +11,7 @@ impl Machine for GroupCoordinator {
     fn take(&mut self, header: &BatchHeader, record: &Record) -> Found {
         if header.is_control() {
             if let Ok(ControlRecord::EndTransaction { end, .. }) = ControlRecord::parse(record) {
-                self.apply_marker(header.producer_id, end == EndTransaction::Commit);
+                self.apply_marker(record.offset, header.producer_id, end == EndTransaction::Commit);
             }
             return Found::Nothing;
         }

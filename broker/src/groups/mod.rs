@@ -63,6 +63,19 @@ impl Default for GroupOptions {
     }
 }
 
+/// The end of a transaction as a partition of the offsets topic has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WrittenMarker {
+    /// Of the leader that wrote it.
+    pub(crate) leader_epoch: i32,
+    /// Where it stands.
+    pub(crate) offset: i64,
+    /// Whose transaction.
+    pub(crate) producer_id: i64,
+    /// Or it is aborted.
+    pub(crate) commit: bool,
+}
+
 /// All coordinators of this broker.
 pub struct GroupService {
     options: GroupOptions,
@@ -190,12 +203,11 @@ impl GroupService {
         }
     }
 
-    /// A marker is committed in a partition of the offsets topic, in this epoch of its leader: the offsets of the
-    /// transaction count, or are forgotten.
-    pub fn marker_written(&self, partition: i32, leader_epoch: i32, producer_id: i64, commit: bool) {
+    /// A marker is committed in a partition of the offsets topic: the offsets of the transaction count, or are forgotten.
+    pub(crate) fn marker_written(&self, partition: i32, marker: WrittenMarker) {
         let shard = self.shards.read().get(&partition).cloned();
-        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == leader_epoch) {
-            shard.marker_written(producer_id, commit);
+        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == marker.leader_epoch) {
+            shard.marker_written(marker);
         }
     }
 

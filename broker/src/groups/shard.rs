@@ -21,8 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::GroupOptions;
 use super::topics::ClusterView;
+use super::{GroupOptions, WrittenMarker};
 use crate::coordinator_log::{Phase, append_refusal, encode, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
@@ -53,8 +53,8 @@ struct State {
     /// What the task sleeps on.
     watched: Watched,
     view: ClusterView,
-    /// Written while the partition is being loaded: producer and whether it is a commit.
-    markers: Vec<(i64, bool)>,
+    /// Written while the partition is being loaded.
+    markers: Vec<WrittenMarker>,
 }
 
 /// What the task sleeps on: most heartbeats change nothing of it, and need not wake it.
@@ -180,19 +180,19 @@ impl Shard {
     /// A marker is committed. What lies before it in the log is settled first. While the partition is being loaded it is
     /// kept: the load may have passed the marker's offset before it was written. A marker that the load has seen too
     /// changes nothing the second time, because no offset is taken before the load is done.
-    pub(super) fn marker_written(&self, producer_id: i64, commit: bool) {
+    pub(super) fn marker_written(&self, marker: WrittenMarker) {
         let mut state = self.state.lock();
         match state.phase {
             Phase::Resigned => return,
             Phase::Loading => {
-                state.markers.push((producer_id, commit));
+                state.markers.push(marker);
                 return;
             }
             Phase::Serving => {}
         }
         let mut effects = Effects::default();
         self.settle(&mut state, &mut effects);
-        state.machine.apply_marker(producer_id, commit);
+        state.machine.apply_marker(marker.offset, marker.producer_id, marker.commit);
         self.execute(&mut state, effects);
     }
 
@@ -339,8 +339,8 @@ impl Shard {
         }
         state.machine = machine;
         state.phase = Phase::Serving;
-        for (producer_id, commit) in std::mem::take(&mut state.markers) {
-            state.machine.apply_marker(producer_id, commit);
+        for marker in std::mem::take(&mut state.markers) {
+            state.machine.apply_marker(marker.offset, marker.producer_id, marker.commit);
         }
         let mut effects = Effects::default();
         let (topics, overrides) = (Arc::clone(&state.view.topics), Arc::clone(&state.view.overrides));

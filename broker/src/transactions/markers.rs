@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Foundation;
 use super::shard::Shard;
-use crate::groups::GroupService;
+use crate::groups::{GroupService, WrittenMarker};
 use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::replica::{AckState, AppendedRecords, Clock, EndMarker, Partition, ReplicaManager, Waiter};
 use crate::replication::peer::{Peer, PeerError};
@@ -345,12 +345,13 @@ impl WrittenMarkers {
             let Some((partition, outcome)) = self.outcomes.get_mut(open.index) else { continue };
             *outcome = error;
             if error == ErrorCode::None && partition.topic == CONSUMER_OFFSETS {
-                groups.marker_written(
-                    partition.partition,
-                    open.appended.leader_epoch,
-                    self.marker.producer_id,
-                    self.marker.commit,
-                );
+                let written = WrittenMarker {
+                    leader_epoch: open.appended.leader_epoch,
+                    offset: open.appended.base_offset,
+                    producer_id: self.marker.producer_id,
+                    commit: self.marker.commit,
+                };
+                groups.marker_written(partition.partition, written);
             }
         }
         self.outcomes

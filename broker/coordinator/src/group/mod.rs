@@ -260,8 +260,8 @@ impl GroupCoordinator {
     }
 
     /// A committed end-of-transaction marker of the log.
-    pub fn apply_marker(&mut self, producer_id: i64, commit: bool) {
-        self.durable.apply_marker(producer_id, commit);
+    pub fn apply_marker(&mut self, offset: i64, producer_id: i64, commit: bool) {
+        self.durable.apply_marker(offset, producer_id, commit);
     }
 
     /// Leadership begins: the log is applied to its end. Members of stable groups keep their generation and have one

@@ -153,9 +153,16 @@ impl DurableState {
         Ok(Applied::Changed)
     }
 
-    /// The end of a producer's transaction: what it staged counts, or never was.
-    pub fn apply_marker(&mut self, producer_id: i64, commit: bool) {
-        for ((group, partition), committed) in self.transactions.remove(&producer_id).unwrap_or_default() {
+    /// The end of a producer's transaction: what it staged before this offset of the log counts, or never was. A marker that
+    /// is told late, or a second time, does not end the producer's next transaction.
+    pub fn apply_marker(&mut self, offset: i64, producer_id: i64, commit: bool) {
+        let staged = self.transactions.remove(&producer_id).unwrap_or_default();
+        let (ended, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            staged.into_iter().partition(|(_, committed)| committed.record_offset < offset);
+        if !later.is_empty() {
+            self.transactions.insert(producer_id, later);
+        }
+        for ((group, partition), committed) in ended {
             if let Some(found) = self.groups.get_mut(&group) {
                 if let Some(producers) = found.pending.get_mut(&partition) {
                     producers.remove(&producer_id);

@@ -105,7 +105,8 @@ impl Harness {
     }
 
     pub(super) fn marker(&mut self, producer_id: i64, commit: bool) {
-        self.machine.apply_marker(producer_id, commit);
+        let offset = i64::try_from(self.log.len()).unwrap();
+        self.machine.apply_marker(offset, producer_id, commit);
     }
 
     pub(super) fn send(&mut self, command: Command) -> RequestToken {

@@ -179,6 +179,22 @@ fn an_offset_of_a_transaction_is_unstable_from_the_moment_that_it_is_in_the_log(
 }
 
 #[test]
+fn a_marker_that_is_told_twice_does_not_end_the_next_transaction() {
+    let mut h = Harness::new(config());
+    let command = in_transaction(7, 5);
+    h.commit_offsets(command);
+    h.marker(7, true);
+    let marker_offset = i64::try_from(h.log.len()).unwrap();
+    let command = in_transaction(7, 9);
+    h.commit_offsets(command);
+    h.machine.apply_marker(marker_offset, 7, true);
+    assert_eq!(stable(&h, false), (5, ErrorCode::None));
+    assert_eq!(stable(&h, true), (-1, ErrorCode::UnstableOffsetCommit));
+    h.marker(7, false);
+    assert_eq!(stable(&h, true), (5, ErrorCode::None));
+}
+
+#[test]
 fn of_a_transactional_and_a_plain_commit_the_later_in_the_log_counts() {
     let mut h = Harness::new(config());
     let command = in_transaction(7, 5);
