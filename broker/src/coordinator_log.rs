@@ -181,6 +181,18 @@ async fn committed_to(
     false
 }
 
+/// Where an append of a leadership stands. A lease that is long over does not end that: as long as nobody else leads, what
+/// is in the log may be committed yet, and a machine that did not count it would not be what the log says.
+pub(crate) fn fate(partition: &Partition, appended: &AppendedRecords) -> AckState {
+    let standing = partition.ack_result(appended);
+    if standing != AckState::Failed(ErrorCode::NotLeaderOrFollower) {
+        return standing;
+    }
+    let view = partition.view();
+    let leads = view.is_leader && view.leader_epoch == appended.leader_epoch;
+    if leads { AckState::Pending } else { standing }
+}
+
 /// One batch of a coordinator's records; of a producer's transaction, where one (id and epoch) is named.
 pub(crate) fn encode(
     records: &[CoordinatorRecord],

@@ -49,7 +49,10 @@ pub(super) fn handle(
                     topic.partition_indexes.iter().map(of_topic)
                 })
                 .collect();
-            (asked.producer_id, WrittenMarkers::begin(&context.replicas, marker, &partitions))
+            (
+                asked.producer_id,
+                WrittenMarkers::begin(&context.replicas, &context.groups, marker, &partitions),
+            )
         })
         .collect();
     call.waiting(async move {

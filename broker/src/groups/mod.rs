@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::internal_topics::CONSUMER_OFFSETS;
-use crate::replica::ReplicaManager;
+use crate::replica::{AppendedRecords, ReplicaManager};
 
 use creations::TopicCreations;
 use shard::Shard;
@@ -66,10 +66,8 @@ impl Default for GroupOptions {
 /// The end of a transaction as a partition of the offsets topic has it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WrittenMarker {
-    /// Of the leader that wrote it.
-    pub(crate) leader_epoch: i32,
-    /// Where it stands.
-    pub(crate) offset: i64,
+    /// Where it stands, and under which leader.
+    pub(crate) appended: AppendedRecords,
     /// Whose transaction.
     pub(crate) producer_id: i64,
     /// Or it is aborted.
@@ -203,11 +201,21 @@ impl GroupService {
         }
     }
 
-    /// A marker is committed in a partition of the offsets topic: the offsets of the transaction count, or are forgotten.
-    pub(crate) fn marker_written(&self, partition: i32, marker: WrittenMarker) {
+    /// A marker is in the log of a partition of the offsets topic: once it is committed, the offsets of the transaction
+    /// count, or are forgotten, whoever still waits for it then.
+    pub(crate) fn marker_appended(&self, partition: i32, marker: WrittenMarker) {
         let shard = self.shards.read().get(&partition).cloned();
-        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == marker.leader_epoch) {
-            shard.marker_written(marker);
+        // A shard that is not there yet will read it in the log.
+        if let Some(shard) = shard.filter(|shard| shard.leader_epoch() == marker.appended.leader_epoch) {
+            shard.marker_appended(marker);
+        }
+    }
+
+    /// Whatever is committed in a partition of the offsets topic counts from now on.
+    pub(crate) fn settle(&self, partition: i32) {
+        let shard = self.shards.read().get(&partition).cloned();
+        if let Some(shard) = shard {
+            shard.settle_now();
         }
     }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::topics::ClusterView;
 use super::{GroupOptions, WrittenMarker};
-use crate::coordinator_log::{Phase, append_refusal, encode, load_machine, wait_for};
+use crate::coordinator_log::{Phase, append_refusal, encode, fate, load_machine, wait_for};
 use crate::replica::{AckState, AppendedRecords, Clock, Partition, Waiter};
 
 /// Appends of one shard that may wait for their commit. While there are more, requests are refused with
@@ -53,8 +53,8 @@ struct State {
     /// What the task sleeps on.
     watched: Watched,
     view: ClusterView,
-    /// Written while the partition is being loaded.
-    markers: Vec<WrittenMarker>,
+    /// Markers whose commit is awaited, by offset.
+    markers: VecDeque<WrittenMarker>,
 }
 
 /// What the task sleeps on: most heartbeats change nothing of it, and need not wake it.
@@ -129,7 +129,7 @@ impl Shard {
                 awaited: None,
                 watched: Watched::default(),
                 view,
-                markers: Vec::new(),
+                markers: VecDeque::new(),
             }),
             options: options.clone(),
             changed: Notify::new(),
@@ -177,23 +177,28 @@ impl Shard {
         self.with_machine(|machine, now, effects| machine.topics_deleted(now, names, effects));
     }
 
-    /// A marker is committed. What lies before it in the log is settled first. While the partition is being loaded it is
-    /// kept: the load may have passed the marker's offset before it was written. A marker that the load has seen too
-    /// changes nothing the second time, because no offset is taken before the load is done.
-    pub(super) fn marker_written(&self, marker: WrittenMarker) {
+    /// A marker is in the log. It counts when it is committed and what lies before it is settled. While the partition is
+    /// being loaded it is kept: the load may have passed the marker's offset before it was written. A marker that the load
+    /// has seen too changes nothing the second time, because no offset is taken before the load is done.
+    pub(super) fn marker_appended(&self, marker: WrittenMarker) {
         let mut state = self.state.lock();
-        match state.phase {
-            Phase::Resigned => return,
-            Phase::Loading => {
-                state.markers.push(marker);
-                return;
-            }
-            Phase::Serving => {}
+        if !state.phase.is_resigned() {
+            let later = |other: &WrittenMarker| other.appended.base_offset > marker.appended.base_offset;
+            let at = state.markers.iter().position(later).unwrap_or(state.markers.len());
+            state.markers.insert(at, marker);
+            drop(state);
+            self.changed.notify_one();
         }
-        let mut effects = Effects::default();
-        self.settle(&mut state, &mut effects);
-        state.machine.apply_marker(marker.offset, marker.producer_id, marker.commit);
-        self.execute(&mut state, effects);
+    }
+
+    /// Whatever is committed counts from now on.
+    pub(super) fn settle_now(&self) {
+        let mut state = self.state.lock();
+        if state.phase.check().is_ok() {
+            let mut effects = Effects::default();
+            self.settle(&mut state, &mut effects);
+            self.execute(&mut state, effects);
+        }
     }
 
     /// The cluster has changed. Where the changes were not told one by one, offsets of whatever is gone are looked for.
@@ -230,6 +235,7 @@ impl Shard {
         let mut effects = Effects::default();
         state.machine.resign(&mut effects);
         state.in_flight.clear();
+        state.markers.clear();
         state.late = 0;
         state.awaited = None;
         state.send(effects.replies);
@@ -288,8 +294,15 @@ impl Shard {
     /// Takes appends whose fate is known from the front of the queue: the log commits in order. Whoever waits for one that
     /// is over its time is told; the append itself goes on being awaited, because it may be committed yet.
     fn settle(&self, state: &mut State, effects: &mut Effects) {
-        while let Some(front) = state.in_flight.front() {
-            let fate = match self.partition.ack_result(&front.appended) {
+        loop {
+            if state.is_marker_first() {
+                if !self.settle_marker(state) {
+                    break;
+                }
+                continue;
+            }
+            let Some(front) = state.in_flight.front() else { break };
+            let fate = match fate(&self.partition, &front.appended) {
                 AckState::Done => Ok(()),
                 AckState::Failed(code) => Err(code),
                 AckState::Pending => break,
@@ -312,6 +325,22 @@ impl Shard {
             state.machine.timed_out(self.now(), late.ticket, effects);
             state.late += 1;
         }
+    }
+
+    /// Takes the first marker if its fate is known; false: it is not.
+    fn settle_marker(&self, state: &mut State) -> bool {
+        let Some(marker) = state.markers.front().copied() else { return false };
+        let fate = fate(&self.partition, &marker.appended);
+        if fate == AckState::Pending {
+            return false;
+        }
+        state.markers.pop_front();
+        // As for appends: with too small an ISR it is in the log for everybody all the same.
+        if fate != AckState::Failed(ErrorCode::NotLeaderOrFollower) {
+            let WrittenMarker { appended, producer_id, commit } = marker;
+            state.machine.apply_marker(appended.base_offset, producer_id, commit);
+        }
+        true
     }
 
     /// Loads, then waits for commits and timers until leadership ends.
@@ -339,14 +368,12 @@ impl Shard {
         }
         state.machine = machine;
         state.phase = Phase::Serving;
-        for marker in std::mem::take(&mut state.markers) {
-            state.machine.apply_marker(marker.offset, marker.producer_id, marker.commit);
-        }
         let mut effects = Effects::default();
         let (topics, overrides) = (Arc::clone(&state.view.topics), Arc::clone(&state.view.overrides));
         state.machine.set_topics(topics);
         state.machine.set_overrides(overrides);
         state.machine.lead(self.now(), &mut effects);
+        self.settle(&mut state, &mut effects);
         self.forget_gone(&mut state, &mut effects);
         self.execute(&mut state, effects);
         true
@@ -396,7 +423,7 @@ impl Shard {
         let timer_ms = state.machine.next_deadline_ms();
         state.watched = Watched {
             timer_ms,
-            commit: !state.in_flight.is_empty(),
+            commit: !state.in_flight.is_empty() || !state.markers.is_empty(),
             answer: state.in_flight.len() > state.late,
         };
         let timer = timer_ms.map(|at_ms| {
@@ -405,18 +432,18 @@ impl Shard {
         let answer = state.in_flight.get(state.late).map(|append| append.deadline);
         let deadline = timer.into_iter().chain(answer).min();
         let state = &mut *state;
-        let Some(front) = state.in_flight.front() else {
+        let Some(front) = state.first_awaited() else {
             state.awaited = None;
             return Some((None, deadline));
         };
         // One waiter for one append, however often something else happens while it waits.
-        let offset = front.appended.last_offset;
+        let offset = front.last_offset;
         let same = state.awaited.as_ref().filter(|(at, waiter)| *at == offset && !waiter.is_complete());
         let waiter = if let Some((_, waiter)) = same {
             Arc::clone(waiter)
         } else {
             let waiter = Waiter::new(1);
-            if self.partition.await_ack(&front.appended, &waiter) != AckState::Pending {
+            if self.partition.await_ack(&front, &waiter) != AckState::Pending {
                 waiter.complete_one();
             }
             state.awaited = Some((offset, Arc::clone(&waiter)));
@@ -436,6 +463,22 @@ fn apply(machine: &mut GroupCoordinator, append: &InFlight) {
 }
 
 impl State {
+    /// Whether a marker comes before the first append in the log.
+    fn is_marker_first(&self) -> bool {
+        self.markers.front().is_some_and(|marker| {
+            let append = self.in_flight.front();
+            append.is_none_or(|append| marker.appended.base_offset < append.appended.base_offset)
+        })
+    }
+
+    /// What is awaited first.
+    fn first_awaited(&self) -> Option<AppendedRecords> {
+        if self.is_marker_first() {
+            return self.markers.front().map(|marker| marker.appended);
+        }
+        self.in_flight.front().map(|append| append.appended)
+    }
+
     /// Whether something comes earlier than what the task sleeps on.
     fn has_news(&self) -> bool {
         let earlier = self
@@ -443,7 +486,7 @@ impl State {
             .next_deadline_ms()
             .is_some_and(|at_ms| self.watched.timer_ms.is_none_or(|watched_ms| at_ms < watched_ms));
         earlier
-            || (!self.watched.commit && !self.in_flight.is_empty())
+            || (!self.watched.commit && (!self.in_flight.is_empty() || !self.markers.is_empty()))
             || (!self.watched.answer && self.in_flight.len() > self.late)
     }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ottla_coordinator::group::{OffsetCommit, OffsetToCommit, TopicResult};
+use ottla_coordinator::group::{OffsetCommit, OffsetToCommit, TopicResult, Transaction};
 use ottla_metadata::image::LogIndex;
 use ottla_proto::metadata::metadata_record::Record;
 use ottla_proto::metadata::{ConfigRecord, MetadataRecord, ResourceType};
 
 use super::*;
 use crate::replica::test_images::{TOPIC, image};
-use crate::replica::{Grant, ReplicaOptions};
+use crate::replica::{Clock, EndMarker, Grant, ReplicaOptions, Standing};
 
 /// A wait for something that happens at once, unless the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Node {
     replicas: Arc<ReplicaManager>,
     shard: Arc<Shard>,
+    grant: Arc<Grant>,
     _dir: tempfile::TempDir,
 }
 
@@ -32,13 +33,13 @@ impl Node {
             replica_lag_time_ms_max: 1,
             ..ReplicaOptions::new(1, vec![dir.path().to_owned()])
         };
-        let replicas = ReplicaManager::open(options, Arc::new(BTreeMap::new()), grant).unwrap();
+        let replicas = ReplicaManager::open(options, Arc::new(BTreeMap::new()), Arc::clone(&grant)).unwrap();
         replicas.apply_image(&image(1, 1, 1, (5, 0), &[1, 2]), None);
         let options = GroupOptions { commit_timeout_ms: 50, ..GroupOptions::default() };
         let partition = replicas.by_name(TOPIC, 0).unwrap();
         let shard = Shard::new(partition, 5, &options, view());
         tokio::spawn(Arc::clone(&shard).run(CancellationToken::new()));
-        let node = Self { replicas, shard, _dir: dir };
+        let node = Self { replicas, shard, grant, _dir: dir };
         node.eventually(|machine| machine.fetch_offsets(&"g".into(), None, false).is_ok()).await;
         node
     }
@@ -63,6 +64,10 @@ impl Node {
     }
 
     async fn commit(&self, offset: i64) -> ErrorCode {
+        self.commit_in(offset, None).await
+    }
+
+    async fn commit_in(&self, offset: i64, transaction: Option<Transaction>) -> ErrorCode {
         let one =
             OffsetToCommit { partition: 0, offset, leader_epoch: -1, metadata: None, error: ErrorCode::None };
         let command = OffsetCommit {
@@ -72,7 +77,7 @@ impl Node {
             group_instance_id: None,
             retention_ms: None,
             takes_member_epoch: false,
-            transaction: None,
+            transaction,
             topics: vec![(TOPIC.into(), vec![one])],
         };
         let Ok(reply) = self.shard.submit(Command::OffsetCommit(command)) else { panic!("refused at once") };
@@ -141,6 +146,54 @@ async fn what_was_loaded_is_not_told_before_it_is_committed() {
     let refused = node.shard.submit(Command::DeleteGroup { group_id: "g".into() }).err().unwrap();
     assert_eq!(*refused, Reply::DeleteGroup(ErrorCode::CoordinatorLoadInProgress));
     node.replicas.apply_image(&image(1, 1, 1, (6, 2), &[1]), None);
+    node.eventually(|machine| committed(machine) == Some(7)).await;
+}
+
+/// The coordinator of the transaction may be gone while its marker is on its way, and the next one is told that the marker
+/// is there.
+#[tokio::test]
+async fn a_marker_that_nobody_waits_for_any_more_counts_once_it_is_committed() {
+    let node = Node::start().await;
+    node.replicas.apply_image(&image(1, 1, 1, (5, 1), &[1]), None);
+    let partition = node.replicas.by_name(TOPIC, 0).unwrap();
+    let Ok(Standing::Ask(guard)) = partition.transaction_standing(9, 0, None, Clock::wall_ms()) else {
+        panic!("an open transaction")
+    };
+    assert!(partition.confirm(9, 0, guard));
+    let transaction = Some(Transaction { producer_id: 9, producer_epoch: 0 });
+    assert_eq!(node.commit_in(7, transaction).await, ErrorCode::None);
+    node.replicas.apply_image(&image(1, 1, 1, (5, 2), &[1, 2]), None);
+    let marker = EndMarker {
+        producer_id: 9,
+        producer_epoch: 1,
+        commit: true,
+        coordinator_epoch: 0,
+        raises_epoch: true,
+    };
+    let appended = partition.append_marker(marker, Clock::wall_ms()).unwrap();
+    node.shard.marker_appended(WrittenMarker { appended, producer_id: 9, commit: true });
+    assert_eq!(node.commit(8).await, ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(node.shard.query(|machine| Ok(committed(machine))), Ok(None));
+    node.replicas.apply_image(&image(1, 1, 1, (5, 3), &[1]), None);
+    node.eventually(|machine| committed(machine) == Some(8)).await;
+    let pending = |machine: &GroupCoordinator| machine.durable().group("g").unwrap().pending.len();
+    assert_eq!(node.shard.query(|machine| Ok(pending(machine))), Ok(0));
+    assert_eq!(
+        partition.append_marker(marker, Clock::wall_ms()).unwrap_err().code,
+        ErrorCode::InvalidProducerEpoch
+    );
+}
+
+/// Controllers may be out of reach for a while and nobody else be elected: what is in the log is committed after all.
+#[tokio::test]
+async fn an_append_outlives_a_lease_that_is_over_for_a_while() {
+    let node = Node::start().await;
+    assert_eq!(node.commit(7).await, ErrorCode::CoordinatorNotAvailable);
+    node.grant.lose_lease();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(node.commit(8).await, ErrorCode::NotCoordinator);
+    node.grant.renew_lease(u64::MAX);
+    node.replicas.apply_image(&image(1, 1, 1, (5, 1), &[1]), None);
     node.eventually(|machine| committed(machine) == Some(7)).await;
 }
 

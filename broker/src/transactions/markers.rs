@@ -155,7 +155,7 @@ impl Delivery {
     }
 
     fn write_here(&self, job: Job) {
-        let begun = WrittenMarkers::begin(&self.replicas, job.marker, &job.partitions);
+        let begun = WrittenMarkers::begin(&self.replicas, &self.groups, job.marker, &job.partitions);
         let (groups, timeout) = (Arc::clone(&self.groups), self.timeout);
         let stopping = self.stopping.clone();
         self.tasks.spawn(async move {
@@ -291,15 +291,20 @@ struct Open {
 
 /// Markers of one transaction in the logs of this broker, whose commit is still to come.
 pub(crate) struct WrittenMarkers {
-    marker: EndMarker,
     outcomes: Vec<(TopicPartition, ErrorCode)>,
     open: Vec<Open>,
     waiter: Arc<Waiter>,
 }
 
 impl WrittenMarkers {
-    /// Appends, in the order of the caller.
-    pub(crate) fn begin(replicas: &ReplicaManager, marker: EndMarker, partitions: &[TopicPartition]) -> Self {
+    /// Appends, in the order of the caller. The group coordinator is told at once: the answer may have nobody any more who
+    /// waits for it, and whoever asks again is told only that the marker is there.
+    pub(crate) fn begin(
+        replicas: &ReplicaManager,
+        groups: &GroupService,
+        marker: EndMarker,
+        partitions: &[TopicPartition],
+    ) -> Self {
         let mut outcomes = Vec::with_capacity(partitions.len());
         let mut open = Vec::new();
         for (index, partition) in partitions.iter().enumerate() {
@@ -310,7 +315,14 @@ impl WrittenMarkers {
             let error = match replica {
                 Ok(replica) => {
                     let (then, appended) = match replica.append_marker(marker, Clock::wall_ms()) {
-                        Ok(appended) => (ErrorCode::None, Some(appended)),
+                        Ok(appended) => {
+                            if partition.topic == CONSUMER_OFFSETS {
+                                let EndMarker { producer_id, commit, .. } = marker;
+                                let written = WrittenMarker { appended, producer_id, commit };
+                                groups.marker_appended(partition.partition, written);
+                            }
+                            (ErrorCode::None, Some(appended))
+                        }
                         Err(refused) => (refused.code, refused.known),
                     };
                     open.extend(appended.map(|appended| Open { index, replica, appended, then }));
@@ -321,7 +333,7 @@ impl WrittenMarkers {
             outcomes.push((partition.clone(), error));
         }
         let waiter = Waiter::new(open.len());
-        Self { marker, outcomes, open, waiter }
+        Self { outcomes, open, waiter }
     }
 
     /// Waits until every in-sync replica has them; the offsets that the transaction commits count from then on.
@@ -337,21 +349,16 @@ impl WrittenMarkers {
         }
         self.waiter.wait_at_most(timeout).await;
         for open in &self.open {
-            let error = match open.replica.ack_result(&open.appended) {
+            let standing = open.replica.ack_result(&open.appended);
+            let error = match standing {
                 AckState::Done => open.then,
                 AckState::Pending => ErrorCode::RequestTimedOut,
                 AckState::Failed(code) => code,
             };
             let Some((partition, outcome)) = self.outcomes.get_mut(open.index) else { continue };
             *outcome = error;
-            if error == ErrorCode::None && partition.topic == CONSUMER_OFFSETS {
-                let written = WrittenMarker {
-                    leader_epoch: open.appended.leader_epoch,
-                    offset: open.appended.base_offset,
-                    producer_id: self.marker.producer_id,
-                    commit: self.marker.commit,
-                };
-                groups.marker_written(partition.partition, written);
+            if matches!(standing, AckState::Done) && partition.topic == CONSUMER_OFFSETS {
+                groups.settle(partition.partition);
             }
         }
         self.outcomes
