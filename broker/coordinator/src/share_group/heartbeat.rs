@@ -126,7 +126,9 @@ pub(crate) fn decide(
         let current = ShareCurrent { epoch, previous_epoch: current.epoch, assigned: target.clone() };
         record(ShareRecord::Current(member_id.clone(), Some(current)), &mut after, &mut records);
     }
-    let tells = command.member_epoch == JOIN_EPOCH || current.assigned != target;
+    // Who tells everything, or an epoch from before, may not have got the last answer.
+    let is_unsure = command.topics.is_some() || command.member_epoch != current.epoch;
+    let tells = is_unsure || current.assigned != target;
     let mut initialize = initialize;
     for (topic, numbers) in retries {
         initialize.entry(*topic).or_default().extend(numbers);

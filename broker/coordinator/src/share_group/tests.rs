@@ -397,3 +397,18 @@ fn an_append_that_fails_leaves_the_group_as_it_was() {
     world.tick(46_000);
     assert_eq!(world.beat("a", epoch, None).error, ErrorCode::UnknownMemberId, "its session goes on");
 }
+
+/// A client that got no answer tells everything again; one that asks with its epoch of before has missed the new one.
+#[test]
+fn an_assignment_whose_answer_was_lost_is_told_again() {
+    let mut world = World::new();
+    let epoch = world.joined("a");
+    let told = world.beat("a", epoch, None);
+    assert_eq!(told.assignment, Some(partitions(TOPIC, [0, 1])));
+    assert!(told.member_epoch > epoch);
+    let again = world.beat("a", epoch, None);
+    assert_eq!((again.error, again.member_epoch), (ErrorCode::None, told.member_epoch));
+    assert_eq!(again.assignment, told.assignment);
+    assert_eq!(world.beat("a", told.member_epoch, None).assignment, None);
+    assert_eq!(world.beat("a", told.member_epoch, Some(&["t"])).assignment, told.assignment);
+}
