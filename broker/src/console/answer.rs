@@ -101,7 +101,16 @@ impl ApiError {
 
     /// As [`Self::of_code`], without words of its own.
     pub(super) fn plain(code: ErrorCode) -> Self {
-        Self::of_code(code, format!("the answer was {}", code.name()))
+        let refused = |message: &str| Self {
+            hint: "`ottla acl list` shows who may do what".to_owned(),
+            ..Self::of_code(code, message)
+        };
+        match code {
+            ErrorCode::TopicAuthorizationFailed => refused("you have no right to do this with this topic"),
+            ErrorCode::GroupAuthorizationFailed => refused("you have no right to do this with this group"),
+            ErrorCode::ClusterAuthorizationFailed => refused("you have no right to do this with the cluster"),
+            _ => Self::of_code(code, format!("the answer was {}", code.name())),
+        }
     }
 
     /// Whether whoever asks has to say who they are.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use ottla_metadata::config::{self, DescribedConfig};
+use ottla_metadata::config::{self, ConfigKind, DescribedConfig};
 use ottla_proto::admin as proto;
 use ottla_proto::admin::ConfigScope;
 use ottla_proto::admin::admin_server::Admin;
@@ -70,14 +70,22 @@ pub(super) async fn describe(
         ConfigScope::Group => access.sees(Operation::AlterConfigs, Resource::Group, &name),
         _ => access.has_cluster(Operation::AlterConfigs),
     };
-    let configs: Vec<Value> = configs.iter().map(shown).collect();
+    let kind = match scope {
+        ConfigScope::Topic => ConfigKind::Topic,
+        ConfigScope::Group => ConfigKind::Group,
+        _ => ConfigKind::Broker,
+    };
+    let configs: Vec<Value> = configs.iter().map(|config| shown(config, kind)).collect();
     Ok(Json(json!({ "configs": configs, "may_alter": may_alter })))
 }
 
-fn shown(config: &proto::Config) -> Value {
+fn shown(config: &proto::Config, kind: ConfigKind) -> Value {
+    let definition = config::definition(kind, &config.name).filter(|found| !found.sensitive);
     json!({
         "name": config.name,
         "value": config.value,
+        "default": definition.and_then(|found| found.default),
+        "valid": definition.map(|found| found.valid).filter(|valid| !valid.is_empty()),
         "source": config.source,
         "read_only": config.read_only,
         "sensitive": config.sensitive,

@@ -1,13 +1,25 @@
 // Properties: what holds, from where, and changing it. Those that differ from the default come first.
 
 import { get, part, put } from "./api.js";
-import { field, form, toast } from "./dialog.js";
-import { h, fill, path } from "./dom.js";
-import { plural } from "./format.js";
+import { field, form, show, toast } from "./dialog.js";
+import { breakable, h, fill, path } from "./dom.js";
+import { bytes, duration, plural } from "./format.js";
 import { table } from "./table.js";
 
 const SOURCE = { topic: "accent", broker: "accent", cluster: "accent", group: "accent", static: "good" };
 const SAID = { default: "default", static: "property file", cluster: "cluster", broker: "this broker", topic: "this topic", group: "this group" };
+
+/** The greatest number of a type: Kafka's way to say that there is no limit. */
+const NO_LIMIT = ["9223372036854775807", "2147483647"];
+
+/** What a value says in a unit that people read; nothing, where the value says it. */
+function hint(config) {
+  if (config.sensitive || !/^\d+$/.test(config.value ?? "")) return "";
+  if (NO_LIMIT.includes(config.value)) return "the greatest there is";
+  const number = Number(config.value);
+  if (/\.ms$/.test(config.name) && number >= 1_000) return duration(number);
+  return /(\.|^)bytes(\.|$)|buffer\.size$/.test(config.name) && number >= 1_024 ? bytes(number) : "";
+}
 
 /** The configs of one resource, as a part of a page. */
 export function configTable(scope, name, shell) {
@@ -19,10 +31,10 @@ export function configTable(scope, name, shell) {
   const list = table({
     caption: "Configs",
     empty: "No config fits.",
-    open: (config) => edit(config),
+    open: (config) => (mayAlter && !config.read_only ? edit(config) : about(config)),
     columns: [
-      { title: "Name", kind: "name", cell: (config) => h("span", { title: config.documentation }, config.name) },
-      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : config.value) },
+      { title: "Name", kind: "name", cell: (config) => h("button", { class: "link", type: "button", title: config.documentation, onclick: () => about(config) }, breakable(config.name)) },
+      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : [config.value, hint(config) === "" ? null : h("span", { class: "hint" }, `  ${hint(config)}`)]) },
       { title: "From", minor: true, cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
       { title: "Type", minor: true, cell: (config) => h("span", { class: "faint" }, config.type) },
       { title: "", num: true, cell: (config) => (mayAlter && !config.read_only ? h("button", { class: "button small", type: "button", onclick: () => edit(config) }, "Edit") : h("span", { class: "faint" }, config.read_only ? "read-only" : "")) },
@@ -35,6 +47,21 @@ export function configTable(scope, name, shell) {
     list.update(fits.map((config) => ({ ...config, may_alter: mayAlter })));
     fill(end, `${plural(all.filter((config) => config.source !== "default").length, "differs", "differ")} from the default`);
   }
+
+  /** What a config is, for whoever only wants to know. */
+  function about(config) {
+    const may = mayAlter && !config.read_only;
+    const rows = [["Value", shown(config.value, config)], ["In other words", hint(config)], ["From", SAID[config.source] ?? config.source], ["Default", shown(config.default, config)], ["Type", config.type], ["Valid", config.valid],
+      ["Changes", config.read_only ? "with the property file and a restart" : mayAlter ? "while brokers run" : "while brokers run, by those with AlterConfigs"]];
+    const dialog = show(config.name, [h("p", {}, config.documentation || "It has no description."),
+      h("dl", { class: "facts" }, rows.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", { class: name === "Value" || name === "Default" ? "mono" : null }, value)]))],
+    { broad: false, actions: may ? [h("button", { class: "button first", type: "button", onclick: () => {
+      dialog.close();
+      edit(config);
+    } }, "Edit")] : [] });
+  }
+
+  const shown = (value, config) => (config.sensitive ? "secret" : value === null || value === undefined || value === "" ? "–" : value);
 
   async function edit(config) {
     if (!mayAlter || config.read_only) return;
@@ -49,7 +76,7 @@ export function configTable(scope, name, shell) {
       action: "Apply",
       fields: [
         h("p", { class: "soft" }, config.documentation),
-        field(`Value (${config.type})`, input),
+        field(`Value (${config.type})`, input, [config.valid ? `Valid: ${config.valid}. ` : "", config.sensitive ? "" : `Default: ${shown(config.default, config)}. `, `Now from: ${SAID[config.source] ?? config.source}.`]),
         isOwn ? h("label", { class: "check" }, reset, "Remove it: what the level above says holds then") : null,
       ],
       submit: ({ elements }) => put(`/configs/${part(scope)}/${part(name)}`, reset.checked ? { unset: [config.name] } : { set: { [config.name]: elements.value.value } }),

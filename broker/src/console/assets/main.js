@@ -3,6 +3,7 @@
 import { get, keepLogin, ApiError } from "./api.js";
 import { field, form, show, toast, errorText } from "./dialog.js";
 import { h, fill, isTyping } from "./dom.js";
+import { count, plural } from "./format.js";
 import { overview } from "./overview.js";
 import { topics } from "./topics.js";
 import { topic } from "./topic.js";
@@ -90,6 +91,8 @@ async function open() {
   document.title = `${state.page.title} · Ottla`;
   fill(main, state.page.element);
   scrollTo(0, 0);
+  // Whoever came by a link reads on here, not at a link that is gone.
+  if (!main.contains(document.activeElement)) main.focus({ preventScroll: true });
   await look();
 }
 
@@ -183,12 +186,17 @@ function toggleTheme() {
   theme(isDark ? "light" : "dark");
 }
 
+// An address of this page alone: what stands behind # is the router's.
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 document.getElementById("theme").addEventListener("click", toggleTheme);
 document.getElementById("help").addEventListener("click", help);
 
 function help() {
   const keys = [["/", "search"], ["g o", "overview"], ["g t", "topics"], ["g g", "groups"], ["g b", "brokers"], ["g c", "configs"], ["j k", "down and up a list"],
-    ["Enter", "open"], ["n p", "next and previous page"], ["Esc", "close, or let go of the list"], ["c", "create, where that is possible"], ["r", "look again"], ["d", "light or dark"], ["?", "this"]];
+    ["Enter", "open"], ["n p", "next and previous page"], ["Esc", "close, or let go of the list"], ["1 2 3", "partitions, messages and configs of a topic"], ["f", "follow the newest messages"], ["c", "create a topic"], ["r", "look again"], ["d", "light or dark"], ["?", "this"]];
   show("Keyboard", h("div", { class: "keys" }, keys.map(([key, what]) => [h("span", {}, key.split(" ").map((one) => [h("kbd", {}, one), " "])), h("span", {}, what)])), { broad: false });
 }
 
@@ -228,11 +236,13 @@ async function health() {
     const cluster = await get("/cluster");
     const down = cluster.brokers.filter((broker) => broker.state === "fenced").length;
     const { offline, under_min_isr, under_replicated } = cluster.trouble ?? {};
-    const [kind, text] = offline?.count > 0 ? ["bad", `${offline.count} offline`]
-      : under_min_isr?.count > 0 ? ["bad", `${under_min_isr.count} under min ISR`]
+    const [kind, text] = offline?.count > 0 ? ["bad", `${count(offline.count)} offline`]
+      : under_min_isr?.count > 0 ? ["bad", `${count(under_min_isr.count)} under min ISR`]
       : cluster.controller_id < 0 ? ["bad", "no controller"]
-      : down > 0 ? ["warn", `${down} of ${cluster.brokers.length} brokers down`]
-      : under_replicated?.count > 0 ? ["warn", `${under_replicated.count} under-replicated`]
+      : down > 0 ? ["warn", `${down} of ${plural(cluster.brokers.length, "broker")} down`]
+      : under_replicated?.count > 0 ? ["warn", `${count(under_replicated.count)} under-replicated`]
+      // How partitions are takes a right: without it there is no saying that all is well.
+      : cluster.trouble === null ? ["", `${plural(cluster.brokers.length, "broker")} up`]
       : ["good", "healthy"];
     fill(element, h("span", { class: `dot ${kind}` }), h("span", {}, text));
     element.title = `Cluster ${cluster.cluster_id}`;

@@ -2,8 +2,8 @@
 
 import { get } from "./api.js";
 import { panel, summed } from "./chart.js";
-import { h, fill, path } from "./dom.js";
-import { bytesRate, compact, count, plural, rate } from "./format.js";
+import { breakable, h, fill, path } from "./dom.js";
+import { bytes, bytesRate, compact, count, plural, rate } from "./format.js";
 
 export function overview() {
   const title = h("h1", {}, "Overview");
@@ -13,22 +13,28 @@ export function overview() {
   const silent = h("span", { class: "end" });
   const charts = [panel("Produced", bytesRate, ""), panel("Consumed", bytesRate, "second"), panel("Requests", rate, "third")];
   const trouble = h("section", { class: "panel", hidden: true });
+  const quorumState = h("span");
+  const behind = ranking("Groups furthest behind", "#/groups?sort=lag&order=descending");
+  const largest = ranking("Largest topics", "#/topics?sort=bytes&order=descending");
   const element = h("div", {},
     h("div", { class: "head" }, h("div", { class: "grow" }, title, sub)),
     h("section", { class: "panel", "aria-label": "Figures" }, figures),
     trouble,
     h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Throughput"), silent), h("div", { class: "traffic" }, charts.map((chart) => chart.element))),
-    h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Brokers by rack"), h("span", { class: "end" }, legend())), map));
+    h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Brokers by rack"), h("span", { class: "end legend" }, quorumState, legend())), map),
+    h("div", { class: "grid" }, behind.element, largest.element));
 
   return {
     title: "Overview",
     element,
     every_ms: 2_000,
     async update(_query, signal) {
-      const [cluster, quorum, traffic] = await Promise.all([
+      const [cluster, quorum, traffic, groups, topics] = await Promise.all([
         get("/cluster", {}, signal),
         get("/quorum", {}, signal).catch(quiet),
         get("/traffic", {}, signal).catch(quiet),
+        get("/groups", { sort: "lag", order: "descending", size: RANKS }, signal).catch(quiet),
+        get("/topics", { sort: "bytes", order: "descending", size: RANKS }, signal).catch(quiet),
       ]);
       fill(sub, "Cluster ", h("span", { class: "mono" }, cluster.cluster_id), ` · answered by node ${cluster.answering_node}`);
       const running = cluster.brokers.filter((one) => one.state === "running").length;
@@ -37,7 +43,7 @@ export function overview() {
       charts[0].update(sums.produced_bytes ?? []);
       charts[1].update(sums.fetched_bytes ?? []);
       charts[2].update(sums.requests ?? []);
-      fill(silent, traffic === null ? "not shown: it needs Describe of the cluster" : traffic?.silent?.length > 0 ? `without ${plural(traffic.silent.length, "broker")} that did not answer` : now("produced_records") === null ? "" : `${compact(now("produced_records"))} records/s`);
+      fill(silent, traffic === null ? "not shown: it takes the right to Describe the cluster" : traffic?.silent?.length > 0 ? `without ${plural(traffic.silent.length, "broker")} that did not answer` : now("produced_records") === null ? "" : `${compact(now("produced_records"))} records/s`);
       const problems = cluster.trouble;
       fill(figures,
         figure(`${running} / ${cluster.brokers.length}`, "brokers running", running < cluster.brokers.length ? "warn" : ""),
@@ -49,17 +55,39 @@ export function overview() {
           figure(many(problems.offline.count), "without a leader", problems.offline.count > 0 ? "bad" : ""),
         ] : null,
         figure(cluster.controller_id < 0 ? "none" : `node ${cluster.controller_id}`, "controller", cluster.controller_id < 0 ? "bad" : ""),
-        figure(compact((traffic?.nodes ?? []).reduce((sum, node) => sum + (node.connections ?? 0), 0)), "connections"));
+        traffic === null ? null : figure(compact((traffic?.nodes ?? []).reduce((sum, node) => sum + (node.connections ?? 0), 0)), "connections"));
       troubles(trouble, problems);
       fill(map, racks(cluster, quorum, traffic));
+      fill(quorumState, quorum ? [h("b", {}, `quorum of ${quorum.voters.length}`), ` · term ${count(quorum.leader_epoch)} · committed to ${count(quorum.high_watermark)}`] : "");
+      // Lags of many groups are not sorted: what is shown then would be any.
+      behind.update((groups?.sort === "lag" ? groups.groups : []).filter((group) => group.lag > 0).map((group) => [path("groups", group.id), group.id, group.lag, count(group.lag)]),
+        groups === null ? "Not shown." : groups.sort === "lag" ? "Nobody is behind." : "Too many groups to sort them by lag.");
+      largest.update((topics?.topics ?? []).filter((topic) => topic.bytes > 0).map((topic) => [path("topics", topic.name), topic.name, topic.bytes, bytes(topic.bytes)]),
+        topics?.sizes_known ? "Nothing is written yet." : "Not known yet.");
     },
   };
 }
 
 /** A part that may be refused or away: the rest is shown all the same. */
-function quiet(error) {
+export function quiet(error) {
   if (error.name === "AbortError") throw error;
   return null;
+}
+
+/** How many names a ranking has. */
+const RANKS = 5;
+
+/** A short list of what has most of something: name, meter, number. */
+function ranking(title, all) {
+  const body = h("div", { class: "body ranks" }, h("div", { class: "loading" }, "Loading…"));
+  return {
+    element: h("section", { class: "panel span-6" }, h("header", {}, h("h2", {}, title), h("a", { class: "end", href: all }, "All")), body),
+    update(rows, otherwise) {
+      const most = Math.max(1, ...rows.map(([, , value]) => value));
+      fill(body, rows.length === 0 ? h("div", { class: "soft" }, otherwise)
+        : rows.map(([target, name, value, shown]) => [h("a", { href: target, title: name }, breakable(name)), meter(value, most), h("span", { class: "num" }, shown)]));
+    },
+  };
 }
 
 // The server names at most a thousand.
@@ -105,23 +133,36 @@ function node(broker, cluster, voter, traffic, scale) {
   const dot = { running: "good", stopping: "warn", fenced: "bad" }[broker.state];
   const listener = broker.listeners[0];
   const last = (values) => values?.[values.length - 1];
-  const role = broker.id === cluster.controller_id ? "controller" : voter ? "voter" : null;
+  const role = broker.id === cluster.controller_id ? "controller" : voter ? (voter.lag > 0 ? `voter, ${count(voter.lag)} behind` : "voter") : null;
+  const disks = broker.disks;
+  const used = disks?.total_bytes > 0 ? 1 - disks.free_bytes / disks.total_bytes : null;
   return h("a", { class: "node", href: path("brokers", String(broker.id)) },
     h("div", { class: "title" }, h("span", { class: `dot ${dot}` }), `broker ${broker.id}`,
-      broker.state === "running" ? null : h("span", { class: `tag ${dot}` }, broker.state),
+      broker.state === "running" ? null : h("span", { class: `tag ${dot}` }, broker.state === "fenced" ? "down" : broker.state),
       role ? h("span", { class: `tag ${role === "controller" ? "accent" : ""}` }, role) : null),
     h("div", { class: "soft" }, listener ? `${listener.host}:${listener.port}` : "no listener",
       traffic ? ` · in ${bytesRate(last(traffic.produced_bytes) ?? 0)} · out ${bytesRate(last(traffic.fetched_bytes) ?? 0)}` : ""),
-    h("div", { class: "bars" }, bar("leaders", broker.leaders, scale.leaders), bar("replicas", broker.replicas, scale.replicas)));
+    h("div", { class: "bars" }, bar("leaders", broker.leaders, scale.leaders), bar("replicas", broker.replicas, scale.replicas),
+      used === null ? null : bar("disk used", used, 1, percent(used), full(used))));
+}
+
+export const percent = (share) => `${Math.round(share * 100)} %`;
+
+/** How a disk is that is used so far. */
+export const full = (share) => (share > 0.9 ? "bad" : share > 0.8 ? "warn" : "");
+
+/** How much of the most something is. */
+export function meter(value, most, kind = "") {
+  const fillIn = h("i");
+  fillIn.style.width = `${most > 0 ? Math.min(100, (value / most) * 100) : 0}%`;
+  return h("span", { class: `meter ${kind}`, "aria-hidden": "true" }, fillIn);
 }
 
 /** A labelled meter. */
 export function bar(label, value, most, shown = count(value), kind = "") {
-  const fillIn = h("i");
-  fillIn.style.width = `${most > 0 ? Math.min(100, (value / most) * 100) : 0}%`;
-  return h("div", {}, h("span", {}, label), h("span", { class: `meter ${kind}` }, fillIn), h("span", { class: "num" }, shown));
+  return h("div", {}, h("span", {}, label), meter(value, most, kind), h("span", { class: "num" }, shown));
 }
 
 function legend() {
-  return h("span", { class: "soft" }, h("span", { class: "dot good" }), " running  ", h("span", { class: "dot warn" }), " stopping  ", h("span", { class: "dot bad" }), " down");
+  return [["good", "running"], ["warn", "stopping"], ["bad", "down"]].map(([kind, text]) => h("span", {}, h("span", { class: `dot ${kind}` }), text));
 }
