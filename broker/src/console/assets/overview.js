@@ -24,17 +24,32 @@ export function overview() {
     h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Brokers by rack"), h("span", { class: "end legend" }, quorumState, legend())), map),
     h("div", { class: "grid" }, behind.element, largest.element));
 
+  let ranked_at = 0;
+
+  async function rank(signal) {
+    const asked = (list, sort) => get(list, { sort, order: "descending", size: RANKS }, signal).catch(() => null);
+    const [groups, topics] = await Promise.all([asked("/groups", "lag"), asked("/topics", "bytes")]);
+    if (signal.aborted) return;
+    // Sizes come in behind: the first look may be without.
+    if (groups && topics?.sizes_known) ranked_at = Date.now();
+    // Lags of many groups are not sorted: what is shown then would be any.
+    behind.update((groups?.sort === "lag" ? groups.groups : []).filter((group) => group.lag > 0).map((group) => [path("groups", group.id), group.id, group.lag, count(group.lag)]),
+      groups === null ? "Not known." : groups.sort === "lag" ? "Nobody is behind." : "Too many groups to sort them by lag.");
+    largest.update((topics?.topics ?? []).filter((topic) => topic.bytes > 0).map((topic) => [path("topics", topic.name), topic.name, topic.bytes, bytes(topic.bytes)]),
+      topics?.sizes_known ? "Nothing is written yet." : "Not known yet.");
+  }
+
   return {
     title: "Overview",
     element,
     every_ms: 2_000,
     async update(_query, signal) {
-      const [cluster, quorum, traffic, groups, topics] = await Promise.all([
+      // Lags take every coordinator's and leader's answer: they are asked for less often, and nothing else waits for them.
+      const ranked = Date.now() - ranked_at > RANKED_EVERY_MS ? rank(signal) : null;
+      const [cluster, quorum, traffic] = await Promise.all([
         get("/cluster", {}, signal),
         get("/quorum", {}, signal).catch(quiet),
         get("/traffic", {}, signal).catch(quiet),
-        get("/groups", { sort: "lag", order: "descending", size: RANKS }, signal).catch(quiet),
-        get("/topics", { sort: "bytes", order: "descending", size: RANKS }, signal).catch(quiet),
       ]);
       fill(sub, "Cluster ", h("span", { class: "mono" }, cluster.cluster_id), ` · answered by node ${cluster.answering_node}`);
       const running = cluster.brokers.filter((one) => one.state === "running").length;
@@ -59,11 +74,7 @@ export function overview() {
       troubles(trouble, problems);
       fill(map, racks(cluster, quorum, traffic));
       fill(quorumState, quorum ? [h("b", {}, `quorum of ${quorum.voters.length}`), ` · term ${count(quorum.leader_epoch)} · committed to ${count(quorum.high_watermark)}`] : "");
-      // Lags of many groups are not sorted: what is shown then would be any.
-      behind.update((groups?.sort === "lag" ? groups.groups : []).filter((group) => group.lag > 0).map((group) => [path("groups", group.id), group.id, group.lag, count(group.lag)]),
-        groups === null ? "Not shown." : groups.sort === "lag" ? "Nobody is behind." : "Too many groups to sort them by lag.");
-      largest.update((topics?.topics ?? []).filter((topic) => topic.bytes > 0).map((topic) => [path("topics", topic.name), topic.name, topic.bytes, bytes(topic.bytes)]),
-        topics?.sizes_known ? "Nothing is written yet." : "Not known yet.");
+      await ranked;
     },
   };
 }
@@ -74,8 +85,9 @@ export function quiet(error) {
   return null;
 }
 
-/** How many names a ranking has. */
+/** How many names a ranking has, and how old it may be. */
 const RANKS = 5;
+const RANKED_EVERY_MS = 10_000;
 
 /** A short list of what has most of something: name, meter, number. */
 function ranking(title, all) {
