@@ -53,10 +53,16 @@ pub(super) async fn describe(
     let request = proto::DescribeConfigsRequest { scope: scope.into(), name: name.clone(), keys: Vec::new() };
     // Asked in any case: it looks at the rights.
     let mut configs = console.admin.describe_configs(caller.request(request)).await?.into_inner().configs;
-    if let Some(id) = other
-        && let Some(told) = console.of_broker(id).await?
-    {
-        configs = told;
+    let mut answered = true;
+    if let Some(id) = other {
+        match console.of_broker(id).await? {
+            Some(told) => configs = told,
+            None => {
+                // What its property file says is not known: defaults in its place would be a guess.
+                answered = false;
+                configs.retain(|config| matches!(&*config.source, "broker" | "cluster"));
+            }
+        }
     }
     if scope == ConfigScope::Cluster {
         configs = console.of_all_brokers();
@@ -76,7 +82,7 @@ pub(super) async fn describe(
         _ => ConfigKind::Broker,
     };
     let configs: Vec<Value> = configs.iter().map(|config| shown(config, kind)).collect();
-    Ok(Json(json!({ "configs": configs, "may_alter": may_alter })))
+    Ok(Json(json!({ "configs": configs, "may_alter": may_alter, "answered": answered })))
 }
 
 fn shown(config: &proto::Config, kind: ConfigKind) -> Value {

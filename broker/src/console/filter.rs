@@ -71,9 +71,9 @@ impl Header {
         let mut named = record.headers.iter().filter(|header| *header.key == *self.name.as_bytes());
         named.any(|header| {
             let value = header.value.as_deref();
-            self.value.as_deref().is_none_or(|wanted| {
-                value.is_some_and(|value| contains(value, wanted.as_bytes()))
-            })
+            self.value
+                .as_deref()
+                .is_none_or(|wanted| value.is_some_and(|value| contains(value, wanted.as_bytes())))
         })
     }
 }

@@ -130,10 +130,7 @@ impl From<share_group_describe_response::Member> for Member {
 }
 
 /// A member of a streams group: what it reads are the sources of its active tasks.
-fn of_streams(
-    member: streams_group_describe_response::Member,
-    sources: &HashMap<Text, Vec<Text>>,
-) -> Member {
+fn of_streams(member: streams_group_describe_response::Member, sources: &HashMap<Text, Vec<Text>>) -> Member {
     let mut assigned: BTreeMap<Text, Vec<i32>> = BTreeMap::new();
     for task in member.assignment.active_tasks {
         for topic in sources.get(&task.subtopology_id).into_iter().flatten() {
@@ -191,8 +188,7 @@ impl Console {
             };
             let (classic, consumer) = (of_kind("classic"), of_kind("consumer"));
             let (share, streams) = (of_kind("share"), of_kind("streams"));
-            let with_offsets: Vec<Text> =
-                classic.iter().chain(&consumer).chain(&streams).cloned().collect();
+            let with_offsets: Vec<Text> = classic.iter().chain(&consumer).chain(&streams).cloned().collect();
             tokio::join!(
                 self.classic_groups(context, broker, classic),
                 self.consumer_groups(context, broker, consumer),

@@ -125,7 +125,7 @@ pub(super) async fn read(
         let first = times.as_ref().and_then(|times| times.get(&key).copied());
         let (console, wanted, topic) = (&console, &wanted, &topic);
         async move {
-            let (start, end) = bounds.ok_or_else(|| no_leader(*partition))?;
+            let (start, end) = bounds.ok_or_else(|| no_leader(context, topic, *partition))?;
             let scan = Scan {
                 console,
                 context,
@@ -155,11 +155,15 @@ pub(super) async fn read(
     merged(&wanted, &partitions, &written, results)
 }
 
-fn no_leader(partition: i32) -> ApiError {
-    ApiError::of_code(
-        ErrorCode::LeaderNotAvailable,
-        format!("the leader of partition {partition} does not answer"),
-    )
+fn no_leader(context: &BrokerContext, topic: &str, partition: i32) -> ApiError {
+    let image = context.image.current();
+    let index = usize::try_from(partition).ok();
+    let known = image.topic_by_name(topic).and_then(|topic| topic.partitions.get(index?));
+    let why = match known.and_then(|partition| partition.leader) {
+        Some(leader) => format!("the leader of partition {partition}, broker {}, does not answer", leader.0),
+        None => format!("partition {partition} has no leader"),
+    };
+    ApiError::of_code(ErrorCode::LeaderNotAvailable, why)
 }
 
 /// The partitions to read.

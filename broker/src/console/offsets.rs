@@ -175,12 +175,8 @@ impl Console {
             }
         }
         let mut known = self.sizes.known.lock();
-        *known = Known {
-            bytes: Some(Arc::new(bytes)),
-            disks,
-            looked: Some(Instant::now()),
-            is_looking: false,
-        };
+        *known =
+            Known { bytes: Some(Arc::new(bytes)), disks, looked: Some(Instant::now()), is_looking: false };
     }
 }
 

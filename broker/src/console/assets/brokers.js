@@ -34,7 +34,7 @@ export function brokers() {
       { title: "Leaders", num: true, minor: true, cell: (broker) => count(broker.leaders) },
       { title: "Replicas", num: true, minor: true, cell: (broker) => count(broker.replicas) },
       { title: "Disk used", num: true, cell: diskUse },
-      { title: "In", num: true, cell: (broker) => bytesRate(broker.traffic?.produced_bytes.at(-1)) },
+      { title: "In", num: true, minor: true, cell: (broker) => bytesRate(broker.traffic?.produced_bytes.at(-1)) },
       { title: "Out", num: true, minor: true, cell: (broker) => bytesRate(broker.traffic?.fetched_bytes.at(-1)) },
       { title: "Requests", num: true, minor: true, cell: (broker) => rate(broker.traffic?.requests.at(-1)) },
       { title: "Version", minor: true, cell: (broker) => broker.version },

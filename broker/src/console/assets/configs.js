@@ -28,6 +28,7 @@ export function configTable(scope, name, shell) {
   const search = h("input", { type: "search", placeholder: "Search configs  ( / )", "aria-label": "Search configs", oninput: () => draw() });
   const changed = h("input", { type: "checkbox", onchange: () => draw() });
   const end = h("span", { class: "end" });
+  const unknown = h("div", { class: "body soft", hidden: true }, "The broker does not answer, so what its property file says is not known: these are the configs that were set while brokers run.");
   const list = table({
     caption: "Configs",
     empty: "No config fits.",
@@ -86,12 +87,13 @@ export function configTable(scope, name, shell) {
   }
 
   return {
-    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), list.element),
+    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), unknown, list.element),
     every_ms: 0,
     key: (event) => list.key(event),
     async update(_query, signal) {
       const answer = await get(`/configs/${part(scope)}/${part(name)}`, {}, signal);
       all = answer.configs;
+      unknown.hidden = answer.answered;
       mayAlter = answer.may_alter;
       draw();
     },

@@ -66,7 +66,7 @@ export function groups({ query: first, shell }) {
     },
     async update(query, signal) {
       current = query;
-      const answer = await get("/groups", query, signal);
+      const [answer] = await Promise.all([get("/groups", query, signal), shell.known()]);
       page = answer.page;
       const wanted = query.sort ?? "name";
       fill(sub, plural(page.total, "group"), query.search ? ` with “${query.search}”` : "",

@@ -34,6 +34,7 @@ const state = { page: null, session: null, number: 0, timer: 0, abort: new Abort
 /** What pages get beside their address. */
 const shell = {
   session: () => state.session,
+  known: () => known(),
   /** Another address of the same page: filters, page numbers. Empty values are left out. */
   go(query, { push = false } = {}) {
     const { parts } = address();
@@ -105,8 +106,8 @@ async function look() {
   const number = ++state.number;
   if (!page) return;
   try {
-    if (!state.session) await session();
-    await page.update(page.query, state.abort.signal);
+    // Neither waits for the other.
+    await Promise.all([known(), page.update(page.query, state.abort.signal)]);
     if (number === state.number) notice.hidden = true;
   } catch (error) {
     if (error.name === "AbortError" || number !== state.number) return;
@@ -132,12 +133,22 @@ async function tell(error) {
   return error.status !== 401;
 }
 
+let asking = null;
+
+/** Who asks, once that is known. */
+function known() {
+  if (state.session) return Promise.resolve(state.session);
+  asking ??= session().finally(() => (asking = null));
+  return asking;
+}
+
 async function session() {
   state.session = await get("/session");
   const user = document.getElementById("user");
   user.hidden = !state.session.login_offered;
   fill(user, state.session.signed_in ? state.session.principal.replace(/^User:/, "") : "Sign in");
   user.title = state.session.signed_in ? "Sign out" : "Sign in with a user of the Kafka listeners";
+  return state.session;
 }
 
 let signingIn = null;
@@ -229,6 +240,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "r") look();
 });
 
+const CONCERNED = "#/topics?filter=trouble";
+
 /** The health in the bar, whatever the page. */
 async function health() {
   const element = document.getElementById("health");
@@ -236,15 +249,15 @@ async function health() {
     const cluster = await get("/cluster");
     const down = cluster.brokers.filter((broker) => broker.state === "fenced").length;
     const { offline, under_min_isr, under_replicated } = cluster.trouble ?? {};
-    const [kind, text] = offline?.count > 0 ? ["bad", `${count(offline.count)} offline`]
-      : under_min_isr?.count > 0 ? ["bad", `${count(under_min_isr.count)} under min ISR`]
+    const [kind, text, target] = offline?.count > 0 ? ["bad", `${plural(offline.count, "partition")} offline`, CONCERNED]
+      : under_min_isr?.count > 0 ? ["bad", `${count(under_min_isr.count)} under min ISR`, CONCERNED]
       : cluster.controller_id < 0 ? ["bad", "no controller"]
-      : down > 0 ? ["warn", `${down} of ${plural(cluster.brokers.length, "broker")} down`]
-      : under_replicated?.count > 0 ? ["warn", `${count(under_replicated.count)} under-replicated`]
+      : down > 0 ? ["warn", `${down} of ${plural(cluster.brokers.length, "broker")} down`, "#/brokers"]
+      : under_replicated?.count > 0 ? ["warn", `${count(under_replicated.count)} under-replicated`, CONCERNED]
       // How partitions are takes a right: without it there is no saying that all is well.
       : cluster.trouble === null ? ["", `${plural(cluster.brokers.length, "broker")} up`]
       : ["good", "healthy"];
-    fill(element, h("span", { class: `dot ${kind}` }), h("span", {}, text));
+    fill(element, h("span", { class: `dot ${kind}` }), target ? h("a", { href: target }, text) : h("span", {}, text));
     element.title = `Cluster ${cluster.cluster_id}`;
   } catch (error) {
     fill(element, h("span", { class: "dot" }), h("span", {}, error.status === 401 ? "" : "unknown"));

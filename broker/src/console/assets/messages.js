@@ -14,6 +14,7 @@ const FILTERS = [["text", "as text"], ["hex", "as hex"], ["json", "JSON field"]]
 export function messages(name, first, shell) {
   let current = first;
   let live = false;
+  let failed = [];
   const field = (label, input) => h("label", { class: "field" }, label, input);
   const select = (options, value, label, onchange) => h("select", { "aria-label": label, onchange }, options.map(([word, text]) => h("option", { value: word, selected: word === value }, text)));
   // A list to choose from; where there are too many for that, or to be read at once, a number.
@@ -45,7 +46,7 @@ export function messages(name, first, shell) {
 
   const list = table({
     caption: "Messages",
-    empty: () => (current.key || current.value || current.header ? "No message fits." : current.from && current.from !== "newest" ? "There is no message from there on." : "There are no messages yet."),
+    empty: () => (failed.length > 0 ? h("ul", { class: "plain" }, failed.slice(0, 10).map((text) => h("li", {}, `${text[0].toUpperCase()}${text.slice(1)}.`))) : current.key || current.value || current.header ? "No message fits." : current.from && current.from !== "newest" ? "There is no message from there on." : "There are no messages yet."),
     open,
     columns: [
       { title: "Time", cell: (one) => when(one.timestamp_ms) },
@@ -144,9 +145,10 @@ export function messages(name, first, shell) {
         fill(problem, error.message, error.hint ? ` ${error.hint}` : "");
         return;
       }
-      list.update(answer.messages);
       fill(status, `${plural(answer.messages.length, "message")} · ${plural(answer.scanned, "record")} looked at`,
-        answer.exhausted ? [" · ", h("span", { class: "tag warn" }, "stopped at its limit: go on, or narrow it")] : "", answer.failures.length > 0 ? [" · ", h("span", { class: "tag bad" }, answer.failures[0])] : "");
+        answer.exhausted ? [" · ", h("span", { class: "tag warn" }, "stopped at its limit: go on, or narrow it")] : "", answer.failures.length > 0 ? [" · ", h("span", { class: "tag bad", title: answer.failures.join("\n") }, `without ${plural(answer.failures.length, "partition")}`)] : "");
+      failed = answer.failures;
+      list.update(answer.messages);
       const heldBack = answer.positions.reduce((sum, one) => sum + one.held_back, 0);
       if (heldBack > 0) status.append(" · ", h("span", { class: "tag warn", title: "Without committed only they are shown" }, `${plural(heldBack, "offset")} behind an open transaction`));
       const place = answer.positions.length === 1 ? answer.positions[0] : null;

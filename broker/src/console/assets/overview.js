@@ -135,7 +135,7 @@ function racks(cluster, quorum, traffic) {
   const alone = [...voters.values()].filter((voter) => !cluster.brokers.some((broker) => broker.id === voter.node_id));
   if (alone.length > 0) {
     racks.push(h("div", { class: "rack" }, h("h3", {}, "controllers only"), alone.map((voter) => h("div", { class: "node" },
-      h("div", { class: "title" }, h("span", { class: "dot good" }), `node ${voter.node_id}`, voter.node_id === cluster.controller_id ? h("span", { class: "tag accent" }, "controller") : null),
+      h("div", { class: "title" }, h("span", { class: "dot good" }), h("span", { class: "grow" }, `node ${voter.node_id}`), voter.node_id === cluster.controller_id ? h("span", { class: "tag accent" }, "controller") : null),
       h("div", { class: "soft" }, voter.endpoint)))));
   }
   return racks;
@@ -149,7 +149,7 @@ function node(broker, cluster, voter, traffic, scale) {
   const disks = broker.disks;
   const used = disks?.total_bytes > 0 ? 1 - disks.free_bytes / disks.total_bytes : null;
   return h("a", { class: "node", href: path("brokers", String(broker.id)) },
-    h("div", { class: "title" }, h("span", { class: `dot ${dot}` }), `broker ${broker.id}`,
+    h("div", { class: "title" }, h("span", { class: `dot ${dot}` }), h("span", { class: "grow" }, `broker ${broker.id}`),
       broker.state === "running" ? null : h("span", { class: `tag ${dot}` }, broker.state === "fenced" ? "down" : broker.state),
       role ? h("span", { class: `tag ${role === "controller" ? "accent" : ""}` }, role) : null),
     h("div", { class: "soft" }, listener ? `${listener.host}:${listener.port}` : "no listener",

@@ -114,7 +114,7 @@ function partitions(name, shell) {
       current = query;
       page = about.page;
       trouble.checked = query.filter === "trouble";
-      fill(summary, h("span", { class: "legend" }, h("span", {}, h("span", { class: "replica leader" }, "1"), "leader"), h("span", {}, h("span", { class: "replica" }, "2"), "in sync"), h("span", {}, h("span", { class: "replica out" }, "3"), "out of sync")));
+      fill(summary, h("span", { class: "legend" }, h("span", {}, h("span", { class: "replica leader" }, "1"), "leader"), h("span", {}, h("span", { class: "replica" }, "2"), "in sync"), h("span", {}, h("span", { class: "replica out" }, "3"), "out of sync or down")));
       list.update(about.items.map((one) => ({ ...one, rowClass: one.leader === null ? "bad" : one.isr.length < one.replicas.length ? "warn" : null })));
       fill(foot, pager(page, go));
       const own = Object.entries(about.overridden ?? {});
@@ -128,7 +128,7 @@ function partitions(name, shell) {
 function replicas(one) {
   const moving = (id) => (one.adding.includes(id) ? " · being added" : one.removing.includes(id) ? " · being removed" : "");
   return h("span", { class: "replicas" }, one.replicas.map((replica) => h("span", {
-    class: `replica${replica.broker === one.leader ? " leader" : ""}${replica.in_sync ? "" : " out"}`,
-    title: `broker ${replica.broker}: ${replica.broker === one.leader ? "leader" : replica.in_sync ? "in sync" : "not in sync"}${moving(replica.broker)}${replica.bytes === null ? "" : ` · ${bytes(replica.bytes)}`}`,
+    class: `replica${replica.broker === one.leader ? " leader" : ""}${replica.in_sync && replica.alive ? "" : " out"}`,
+    title: `broker ${replica.broker}${replica.alive ? "" : " is down"}: ${replica.broker === one.leader ? "leader" : replica.in_sync ? (replica.alive ? "in sync" : "was in sync") : "not in sync"}${moving(replica.broker)}${replica.bytes === null ? "" : ` · ${bytes(replica.bytes)}`}`,
   }, String(replica.broker))));
 }

@@ -25,8 +25,8 @@ export function topics({ query: first, shell }) {
       { title: "Topic", sort: "name", kind: "name", cell: (topic) => [h("a", { href: path("topics", topic.name), title: topic.name }, breakable(topic.name)), topic.internal ? [" ", h("span", { class: "tag" }, "internal")] : null] },
       { title: "Partitions", sort: "partitions", first: "descending", num: true, cell: (topic) => count(topic.partitions) },
       { title: "Replicas", sort: "replication", first: "descending", num: true, minor: true, cell: (topic) => count(topic.replication_factor) },
-      { title: "Size", sort: "bytes", first: "descending", num: true, cell: (topic) => bytes(topic.bytes) },
-      { title: "Health", sort: "trouble", first: "descending", cell: troubled },
+      { title: "Size", sort: "bytes", first: "descending", num: true, minor: true, cell: (topic) => bytes(topic.bytes) },
+      { title: "Health", sort: "trouble", first: "descending", kind: "tags", cell: troubled },
     ],
   });
   const filtered = () => Boolean(current.search || current.filter);
@@ -52,7 +52,7 @@ export function topics({ query: first, shell }) {
     },
     async update(query, signal) {
       current = query;
-      const answer = await get("/topics", query, signal);
+      const [answer] = await Promise.all([get("/topics", query, signal), shell.known()]);
       page = answer.page;
       looks = answer.sizes_known ? 0 : looks + 1;
       fill(sub, plural(page.total, "topic"), query.search ? ` with “${query.search}”` : "");
