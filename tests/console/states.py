@@ -78,7 +78,7 @@ def trouble(run, address):
         name = f"{scheme}-{size}"
         for where, shown, text in (
             ("", "overview", "Needs attention"), ("brokers", "brokers", "down"), ("topics?filter=trouble", "topics", "under-replicated"),
-            ("topics/orders", "topic", "2 of 3 in sync"), ("topics/alone", "topic-offline", "offline"), ("topics/alone/messages", "messages-offline", "does not answer"),
+            ("topics/orders", "topic", "2 of 3 in sync"), ("topics/alone", "topic-offline", "offline"), ("topics/alone/messages", "messages-offline", "has no leader"),
             ("brokers/3", "broker", "down"), ("groups", "groups", "readers"), ("groups/readers", "group", "readers"), ("configs/broker/3", "configs", "broker.rack"),
         ):
             page(where)

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use ottla_tests::{Cluster, call_once, eventually};
-use ottla_wire::messages::{StreamsGroupHeartbeatRequest, streams_group_heartbeat_request as streams};
+use ottla_wire::messages::{
+    FindCoordinatorRequest, StreamsGroupHeartbeatRequest, streams_group_heartbeat_request as streams,
+};
 use serde_json::json;
 
 use crate::http::get;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A version that takes several keys.
+const FIND_COORDINATOR_VERSION: i16 = 4;
 
 /// A member of a streams group, as Kafka Streams joins.
 fn join(member_id: &str, member_epoch: i32) -> StreamsGroupHeartbeatRequest {
@@ -37,6 +41,9 @@ fn a_streams_group_has_members_that_read_the_sources_of_their_tasks() {
     let cluster = Cluster::start(1, &[]).unwrap();
     let port = cluster.nodes[0].http_port;
     cluster.create_topic("orders", 3, 1, &[]).unwrap();
+    // Whoever looks for a coordinator has the place for groups made.
+    let find = FindCoordinatorRequest { coordinator_keys: vec!["flow".into()], ..Default::default() };
+    call_once(&cluster.nodes[0].kafka(), PATIENCE, FIND_COORDINATOR_VERSION, &find).unwrap();
     let mut epoch = 0;
     let member = "AAAAAAAAAAAAAAAAAAAAAQ";
     eventually(PATIENCE, "the group takes a member", || {

@@ -13,12 +13,12 @@ const SAID = { default: "default", static: "property file", cluster: "cluster", 
 const NO_LIMIT = ["9223372036854775807", "2147483647"];
 
 /** What a value says in a unit that people read; nothing, where the value says it. */
-function hint(config) {
-  if (config.sensitive || !/^\d+$/.test(config.value ?? "")) return "";
-  if (NO_LIMIT.includes(config.value)) return "the greatest there is";
-  const number = Number(config.value);
+function hint(config, value = config.value) {
+  if (config.sensitive || !/^\d+$/.test(value ?? "")) return "";
+  if (NO_LIMIT.includes(value)) return "the greatest there is";
+  const number = Number(value);
   if (/\.ms$/.test(config.name) && number >= 1_000) return duration(number);
-  return /(\.|^)bytes(\.|$)|buffer\.size$/.test(config.name) && number >= 1_024 ? bytes(number) : "";
+  return /(\.|^)bytes(\.|$)|buffer\.size$/.test(config.name) && number >= 1_024 ? bytes(number).replace(/\.0+ /, " ") : "";
 }
 
 /** The configs of one resource, as a part of a page. */
@@ -35,7 +35,7 @@ export function configTable(scope, name, shell) {
     open: (config) => (mayAlter && !config.read_only ? edit(config) : about(config)),
     columns: [
       { title: "Name", kind: "name", cell: (config) => h("button", { class: "link", type: "button", title: config.documentation, onclick: () => about(config) }, breakable(config.name)) },
-      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : [config.value, hint(config) === "" ? null : h("span", { class: "hint" }, `  ${hint(config)}`)]) },
+      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : [config.value, hint(config) === "" ? null : h("span", { class: "hint" }, hint(config))]) },
       { title: "From", minor: true, cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
       { title: "Type", minor: true, cell: (config) => h("span", { class: "faint" }, config.type) },
       { title: "", num: true, cell: (config) => (mayAlter && !config.read_only ? h("button", { class: "button small", type: "button", onclick: () => edit(config) }, "Edit") : h("span", { class: "faint" }, config.read_only ? "read-only" : "")) },
@@ -52,16 +52,17 @@ export function configTable(scope, name, shell) {
   /** What a config is, for whoever only wants to know. */
   function about(config) {
     const may = mayAlter && !config.read_only;
-    const rows = [["Value", shown(config.value, config)], ["In other words", hint(config)], ["From", SAID[config.source] ?? config.source], ["Default", shown(config.default, config)], ["Type", config.type], ["Valid", config.valid],
+    const rows = [["Value", told(config.value, config)], ["From", SAID[config.source] ?? config.source], ["Default", told(config.default, config)], ["Type", config.type], ["Valid", config.valid],
       ["Changes", config.read_only ? "with the property file and a restart" : mayAlter ? "while brokers run" : "while brokers run, by those with AlterConfigs"]];
     const dialog = show(config.name, [h("p", {}, config.documentation || "It has no description."),
-      h("dl", { class: "facts" }, rows.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", { class: name === "Value" || name === "Default" ? "mono" : null }, value)]))],
+      h("dl", { class: "facts" }, rows.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))],
     { broad: false, actions: may ? [h("button", { class: "button first", type: "button", onclick: () => {
       dialog.close();
       edit(config);
     } }, "Edit")] : [] });
   }
 
+  const told = (value, config) => [h("span", { class: "mono" }, shown(value, config)), hint(config, value) === "" ? null : h("span", { class: "hint" }, hint(config, value))];
   const shown = (value, config) => (config.sensitive ? "secret" : value === null || value === undefined || value === "" ? "–" : value);
 
   async function edit(config) {

@@ -91,6 +91,7 @@ async function open() {
   state.page.query = query;
   document.title = `${state.page.title} · Ottla`;
   fill(main, state.page.element);
+  state.page.is_shown = false;
   scrollTo(0, 0);
   // Whoever came by a link reads on here, not at a link that is gone.
   if (!main.contains(document.activeElement)) main.focus({ preventScroll: true });
@@ -109,6 +110,8 @@ async function look() {
     // Neither waits for the other.
     await Promise.all([known(), page.update(page.query, state.abort.signal)]);
     if (number === state.number) notice.hidden = true;
+    page.is_shown = true;
+    if (page === state.page && !main.contains(page.element)) fill(main, page.element);
   } catch (error) {
     if (error.name === "AbortError" || number !== state.number) return;
     // Whoever does not want to sign in is not asked again and again.
@@ -129,7 +132,10 @@ async function tell(error) {
   notice.hidden = false;
   fill(notice, h("b", {}, error.message), " ", h("span", { class: "soft" }, error.hint ?? "", error.code ? ` (${error.code})` : ""),
     may ? [" ", h("button", { class: "button small", type: "button", onclick: signIn }, "Sign in")] : null);
-  if (main.querySelector(".loading")) fill(main.querySelector(".loading"), "This could not be loaded.");
+  // A frame with nothing in it would look like something without anything in it.
+  if (state.page && !state.page.is_shown && [403, 404].includes(error.status)) {
+    fill(main, h("div", { class: "empty" }, h("h1", {}, state.page.title), h("p", {}, error.status === 404 ? "It is not there." : "It is not shown to you."), h("p", {}, h("a", { href: "#/" }, "To the overview"))));
+  } else if (main.querySelector(".loading")) fill(main.querySelector(".loading"), "This could not be loaded.");
   return error.status !== 401;
 }
 
