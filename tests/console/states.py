@@ -79,7 +79,7 @@ def trouble(run, address):
         for where, shown, text in (
             ("", "overview", "Needs attention"), ("brokers", "brokers", "down"), ("topics?filter=trouble", "topics", "under-replicated"),
             ("topics/orders", "topic", "2 of 3 in sync"), ("topics/alone", "topic-offline", "offline"), ("topics/alone/messages", "messages-offline", "has no leader"),
-            ("brokers/3", "broker", "down"), ("groups", "groups", "readers"), ("groups/readers", "group", "readers"), ("configs/broker/3", "configs", "broker.rack"),
+            ("brokers/3", "broker", "down"), ("groups", "groups", "readers"), ("groups/readers", "group", "readers"), ("configs/broker/3", "configs", "does not answer"),
         ):
             page(where)
             told(text, f"{where} does not say “{text}” while a broker is down")

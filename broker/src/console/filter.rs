@@ -161,13 +161,13 @@ mod tests {
 
     #[test]
     fn a_header_is_found_by_its_name_and_a_part_of_its_value() {
-        use ottla_wire::records::Header as Given;
+        use ottla_wire::records::RecordHeader as Given;
         let header = |key: &'static str, value: Option<&'static str>| Given {
             key: Bytes::from_static(key.as_bytes()),
             value: value.map(|value| Bytes::from_static(value.as_bytes())),
         };
         let headers = vec![header("trace", Some("a=b1")), header("trace", Some("c2")), header("empty", None)];
-        let record = Record { headers, ..Record::default() };
+        let record = Record { offset: 0, timestamp: 0, key: None, value: None, headers };
         for good in ["trace", "trace=a=b", "trace=2", " trace =c", "empty", "trace="] {
             assert!(Header::read(good).unwrap().fits(&record), "{good}");
         }

@@ -31,10 +31,7 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
     cluster.ottla_with_input(&["produce", "orders", "--json", "-"], lines.as_bytes()).unwrap().ok().unwrap();
     let read = ["consume", "orders", "--group", "readers", "--from", "beginning", "--exit-at-end"];
     cluster.ottla(&read).unwrap().ok().unwrap();
-    let again = lines.replace(
-        "\"partition\"",
-        "\"headers\": [[\"source\", \"second\"]], \"partition\"",
-    );
+    let again = lines.replace("\"partition\"", "\"headers\": [[\"source\", \"second\"]], \"partition\"");
     cluster.ottla_with_input(&["produce", "orders", "--json", "-"], again.as_bytes()).unwrap().ok().unwrap();
 
     for port in ports {
@@ -170,6 +167,33 @@ fn topics_are_changed_and_what_is_wrong_is_refused_in_words() {
     change(port, "DELETE", "/topics/t", None).ok();
     assert_eq!(change(port, "DELETE", "/topics/t", None).code(), "UNKNOWN_TOPIC_OR_PARTITION");
     assert_eq!(change(port, "DELETE", "/groups/none", None).status, 404);
+}
+
+/// A browser keeps what the first page names, and asks for that page each time.
+#[test]
+fn files_are_kept_by_what_is_in_them() {
+    let cluster = Cluster::start(1, &[]).unwrap();
+    let port = cluster.nodes[0].http_port;
+    let fetch = |path: &str| call(port, "GET", path, &[], None);
+    let first = fetch("/console/");
+    assert!(first.head.contains("cache-control: no-cache"), "{}", first.head);
+    let text = String::from_utf8(first.body).unwrap();
+    let named: Vec<&str> = text.split('"').filter_map(|word| word.strip_prefix("./")).collect();
+    assert!(named.len() > 10, "{text}");
+    for name in named {
+        let file = fetch(&format!("/console/{name}"));
+        assert!(file.status == 200 && file.head.contains("immutable"), "{name}: {}", file.head);
+        assert!(file.head.contains("content-security-policy: default-src 'none'"), "{name}: {}", file.head);
+        // A node of another version has its own, which are not to be kept.
+        let (_, name) = name.split_once('/').unwrap();
+        let other = fetch(&format!("/console/0123/{name}"));
+        assert!(
+            other.status == 200 && other.head.contains("cache-control: no-cache"),
+            "{name}: {}",
+            other.head
+        );
+    }
+    assert_eq!(fetch("/console/0123/no-such.js").status, 404);
 }
 
 /// Nothing from outside ends a node, gets a file, or becomes a page.

@@ -4,7 +4,7 @@ import { get, part, put } from "./api.js";
 import { field, form, show, toast } from "./dialog.js";
 import { breakable, h, fill, path } from "./dom.js";
 import { bytes, duration, plural } from "./format.js";
-import { table } from "./table.js";
+import { pager, table } from "./table.js";
 
 const SOURCE = { topic: "accent", broker: "accent", cluster: "accent", group: "accent", static: "good" };
 const SAID = { default: "default", static: "property file", cluster: "cluster", broker: "this broker", topic: "this topic", group: "this group" };
@@ -21,12 +21,22 @@ function hint(config, value = config.value) {
   return /(\.|^)bytes(\.|$)|buffer\.size$/.test(config.name) && number >= 1_024 ? bytes(number).replace(/\.0+ /, " ") : "";
 }
 
+/** Rows of a page: a broker has some hundred configs, and drawing all of them takes longer than anything else. */
+const PAGE_SIZE = 50;
+
 /** The configs of one resource, as a part of a page. */
 export function configTable(scope, name, shell) {
   let all = [];
   let mayAlter = false;
-  const search = h("input", { type: "search", placeholder: "Search configs  ( / )", "aria-label": "Search configs", oninput: () => draw() });
-  const changed = h("input", { type: "checkbox", onchange: () => draw() });
+  let page = 1;
+  let pages = 1;
+  const foot = h("div");
+  const go = (number) => {
+    page = number;
+    draw();
+  };
+  const search = h("input", { type: "search", placeholder: "Search configs  ( / )", "aria-label": "Search configs", oninput: () => go(1) });
+  const changed = h("input", { type: "checkbox", onchange: () => go(1) });
   const end = h("span", { class: "end" });
   const unknown = h("div", { class: "body soft", hidden: true }, "The broker does not answer, so what its property file says is not known: these are the configs that were set while brokers run.");
   const list = table({
@@ -45,7 +55,11 @@ export function configTable(scope, name, shell) {
   function draw() {
     const word = search.value.trim().toLowerCase();
     const fits = all.filter((config) => (word === "" || config.name.toLowerCase().includes(word) || (config.documentation ?? "").toLowerCase().includes(word)) && (!changed.checked || config.source !== "default"));
-    list.update(fits.map((config) => ({ ...config, may_alter: mayAlter })));
+    pages = Math.max(1, Math.ceil(fits.length / PAGE_SIZE));
+    page = Math.min(page, pages);
+    const visible = fits.slice((page - 1) * PAGE_SIZE, page * PAGE_SIZE);
+    list.update(visible.map((config) => ({ ...config, may_alter: mayAlter })));
+    fill(foot, pager({ page, pages, size: PAGE_SIZE, total: fits.length }, go));
     fill(end, `${plural(all.filter((config) => config.source !== "default").length, "differs", "differ")} from the default`);
   }
 
@@ -88,9 +102,14 @@ export function configTable(scope, name, shell) {
   }
 
   return {
-    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), unknown, list.element),
+    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), unknown, list.element, foot),
     every_ms: 0,
-    key: (event) => list.key(event),
+    key(event) {
+      if (event.key === "n" && page < pages) go(page + 1);
+      else if (event.key === "p" && page > 1) go(page - 1);
+      else return list.key(event);
+      return true;
+    },
     async update(_query, signal) {
       const answer = await get(`/configs/${part(scope)}/${part(name)}`, {}, signal);
       all = answer.configs;
