@@ -50,6 +50,12 @@ export function duration(ms) {
   return `${whole.format(value)} ${name === "day" && value !== 1 ? "days" : name}`;
 }
 
+/** A text of the server as a sentence. */
+export function sentence(text) {
+  if (!text) return "";
+  return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
 /** `1 partition`, `2 partitions`. */
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 

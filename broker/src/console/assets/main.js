@@ -3,7 +3,7 @@
 import { get, keepLogin, ApiError } from "./api.js";
 import { field, form, show, toast, errorText } from "./dialog.js";
 import { h, fill, isTyping } from "./dom.js";
-import { count, plural } from "./format.js";
+import { count, plural, sentence } from "./format.js";
 import { overview } from "./overview.js";
 import { topics } from "./topics.js";
 import { topic } from "./topic.js";
@@ -130,7 +130,7 @@ async function tell(error) {
   if (!(error instanceof ApiError)) console.error(error);
   const may = error.status === 401 || (error.status === 403 && state.session?.login_offered && !state.session.signed_in);
   notice.hidden = false;
-  fill(notice, h("b", {}, error.message), " ", h("span", { class: "soft" }, error.hint ?? "", error.code ? ` (${error.code})` : ""),
+  fill(notice, h("b", {}, sentence(error.message)), " ", h("span", { class: "soft" }, sentence(error.hint), error.code ? ` (${error.code})` : ""),
     may ? [" ", h("button", { class: "button small", type: "button", onclick: signIn }, "Sign in")] : null);
   // A frame with nothing in it would look like something without anything in it.
   if (state.page && !state.page.is_shown && [403, 404].includes(error.status)) {

@@ -1,9 +1,9 @@
 // Messages of a topic: the newest, the oldest, from an offset or a time, with filters; one of them in full.
 
 import { get, part } from "./api.js";
-import { show } from "./dialog.js";
+import { errorText, show } from "./dialog.js";
 import { h, fill } from "./dom.js";
-import { bytes, count, fromBase64, hex, plural, time } from "./format.js";
+import { bytes, count, fromBase64, hex, plural, sentence, time } from "./format.js";
 import { table } from "./table.js";
 
 const FROM = [["newest", "newest"], ["oldest", "oldest"], ["offset", "from offset"], ["before", "before offset"], ["time", "from time"]];
@@ -46,7 +46,7 @@ export function messages(name, first, shell) {
 
   const list = table({
     caption: "Messages",
-    empty: () => (failed.length > 0 ? h("ul", { class: "plain" }, failed.slice(0, 10).map((text) => h("li", {}, `${text[0].toUpperCase()}${text.slice(1)}.`))) : current.key || current.value || current.header ? "No message fits." : current.from && current.from !== "newest" ? "There is no message from there on." : "There are no messages yet."),
+    empty: () => (failed.length > 0 ? h("ul", { class: "plain" }, failed.slice(0, 10).map((text) => h("li", {}, sentence(text)))) : current.key || current.value || current.header ? "No message fits." : current.from && current.from !== "newest" ? "There is no message from there on." : "There are no messages yet."),
     open,
     columns: [
       { title: "Time", cell: (one) => when(one.timestamp_ms) },
@@ -142,7 +142,7 @@ export function messages(name, first, shell) {
       } catch (error) {
         if (error.name === "AbortError" || error.status === 401 || error.status === 0) throw error;
         problem.hidden = false;
-        fill(problem, error.message, error.hint ? ` ${error.hint}` : "");
+        fill(problem, errorText(error));
         return;
       }
       fill(status, `${plural(answer.messages.length, "message")} · ${plural(answer.scanned, "record")} looked at`,

@@ -5,7 +5,7 @@ import { panel, summed } from "./chart.js";
 import { breakable, h, fill, path } from "./dom.js";
 import { bytes, bytesRate, compact, count, plural, rate } from "./format.js";
 
-export function overview() {
+export function overview({ shell }) {
   const title = h("h1", {}, "Overview");
   const sub = h("div", { class: "sub" }, "\u00a0");
   const figures = h("div", { class: "figures" });
@@ -26,17 +26,20 @@ export function overview() {
 
   let ranked_at = 0;
 
+  /** What is said where somebody may not see everything is said of what they may see. */
+  const seen = (all, some) => (shell.session()?.authorizer ? some : all);
+
   async function rank(signal) {
     const asked = (list, sort) => get(list, { sort, order: "descending", size: RANKS }, signal).catch(() => null);
-    const [groups, topics] = await Promise.all([asked("/groups", "lag"), asked("/topics", "bytes")]);
+    const [groups, topics] = await Promise.all([asked("/groups", "lag"), asked("/topics", "bytes"), shell.known().catch(() => null)]);
     if (signal.aborted) return;
     // Sizes come in behind: the first look may be without.
     if (groups && topics?.sizes_known) ranked_at = Date.now();
     // Lags of many groups are not sorted: what is shown then would be any.
     behind.update((groups?.sort === "lag" ? groups.groups : []).filter((group) => group.lag > 0).map((group) => [path("groups", group.id), group.id, group.lag, count(group.lag)]),
-      groups === null ? "Not known." : groups.sort === "lag" ? "Nobody is behind." : "Too many groups to sort them by lag.");
+      groups === null ? "Not known." : groups.sort === "lag" ? seen("Nobody is behind.", "No group that you may see is behind.") : "Too many groups to sort them by lag.");
     largest.update((topics?.topics ?? []).filter((topic) => topic.bytes > 0).map((topic) => [path("topics", topic.name), topic.name, topic.bytes, bytes(topic.bytes)]),
-      topics?.sizes_known ? "Nothing is written yet." : "Not known yet.");
+      topics?.sizes_known ? seen("Nothing is written yet.", "No topic that you may see has anything written.") : "Not known yet.");
   }
 
   return {
@@ -51,7 +54,8 @@ export function overview() {
         get("/quorum", {}, signal).catch(quiet),
         get("/traffic", {}, signal).catch(quiet),
       ]);
-      fill(sub, "Cluster ", h("span", { class: "mono" }, cluster.cluster_id), ` · answered by node ${cluster.answering_node}`);
+      fill(sub, "Cluster ", h("span", { class: "mono" }, cluster.cluster_id), ` · answered by node ${cluster.answering_node}`,
+        cluster.trouble === null ? " · health and disks are not shown: they take the right to Describe the cluster" : "");
       const running = cluster.brokers.filter((one) => one.state === "running").length;
       const sums = summed(traffic?.nodes ?? [], ["produced_bytes", "fetched_bytes", "requests", "produced_records"]);
       const now = (name) => sums[name]?.[sums[name].length - 1] ?? null;

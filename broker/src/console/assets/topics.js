@@ -66,7 +66,7 @@ export function topics({ query: first, shell }) {
 export function nothing(what, filtered, shell) {
   const session = shell.session();
   const who = session?.signed_in ? session.principal : "Without signing in you";
-  return [h("p", {}, filtered ? `No ${what} fits.` : `There are no ${what}s yet.`),
+  return [h("p", {}, filtered ? `No ${what} fits.` : session?.authorizer ? `There are no ${what}s to show.` : `There are no ${what}s yet.`),
     session?.authorizer ? h("p", { class: "faint" }, `${who} may see only those that rules allow to Describe.`) : null];
 }
 
