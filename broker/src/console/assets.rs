@@ -69,7 +69,9 @@ pub(super) fn router() -> Router {
 /// What all files together are, as text.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
-    ASSETS.iter().for_each(|asset| asset.text.hash(&mut hasher));
+    for asset in ASSETS {
+        asset.text.hash(&mut hasher);
+    }
     format!("{:016x}", hasher.finish())
 });
 

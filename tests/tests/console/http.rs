@@ -7,30 +7,30 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// An answer: status, head, body.
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.head, String::from_utf8_lossy(&self.body)))
     }
 
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{} {}", self.head, String::from_utf8_lossy(&self.body));
         self.json()
     }
 
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap().to_owned()
     }
 }
 
 /// Sends bytes as they are: what a client library would refuse to send is what matters here.
-pub fn raw(port: u16, request: &[u8]) -> Answer {
+pub(crate) fn raw(port: u16, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // A server that has seen enough may close before it has read everything.
@@ -44,7 +44,13 @@ pub fn raw(port: u16, request: &[u8]) -> Answer {
     Answer { status, head, body }
 }
 
-pub fn call(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
+pub(crate) fn call(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Answer {
     let body = body.map(Value::to_string).unwrap_or_default();
     let headers = headers.iter().fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
     let request = format!(
@@ -54,12 +60,12 @@ pub fn call(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body:
     raw(port, request.as_bytes())
 }
 
-pub fn get(port: u16, path: &str) -> Answer {
+pub(crate) fn get(port: u16, path: &str) -> Answer {
     call(port, "GET", &format!("/api/v1{path}"), &[], None)
 }
 
-pub const CONSOLE: (&str, &str) = ("X-Ottla-Console", "1");
+pub(crate) const CONSOLE: (&str, &str) = ("X-Ottla-Console", "1");
 
-pub fn change(port: u16, method: &str, path: &str, body: Option<&Value>) -> Answer {
+pub(crate) fn change(port: u16, method: &str, path: &str, body: Option<&Value>) -> Answer {
     call(port, method, &format!("/api/v1{path}"), &[CONSOLE], body)
 }
