@@ -41,7 +41,7 @@ export function configTable(scope, name, shell) {
   const unknown = h("div", { class: "body soft", hidden: true }, "The broker does not answer, so what its property file says is not known: these are the configs that were set while brokers run.");
   const list = table({
     caption: "Configs",
-    empty: "No config fits.",
+    empty: () => (all.length === 0 ? "None." : "No config fits."),
     open: (config) => (mayAlter && !config.read_only ? edit(config) : about(config)),
     columns: [
       { title: "Name", kind: "name", cell: (config) => h("button", { class: "link", type: "button", title: config.documentation, onclick: () => about(config) }, breakable(config.name)) },

@@ -76,12 +76,13 @@ function heading(column, sorting) {
 
 /** What stands under a list: which part is shown, and the way to the others. */
 export function pager(page, go) {
-  const first = page.total === 0 ? 0 : (page.page - 1) * page.size + 1;
+  const first = (page.page - 1) * page.size + 1;
   const last = Math.min(page.page * page.size, page.total);
   const step = (label, title, number) => h("button", {
     class: "button small", type: "button", title, disabled: number < 1 || number > page.pages || number === page.page, onclick: () => go(number),
   }, label);
-  return h("div", { class: "pager" }, page.total === 0 ? "none" : `${count(first)}–${count(last)} of ${count(page.total)}`,
+  if (page.total === 0) return null;
+  return h("div", { class: "pager" }, `${count(first)}–${count(last)} of ${count(page.total)}`,
     page.pages <= 1 ? null : h("div", { class: "end" }, step("«", "First page", 1), step("‹ Previous", "Previous page (p)", page.page - 1),
       `${count(page.page)} / ${count(page.pages)}`, step("Next ›", "Next page (n)", page.page + 1), step("»", "Last page", page.pages)));
 }

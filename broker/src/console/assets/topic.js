@@ -89,9 +89,9 @@ function partitions(name, shell) {
     empty: () => (trouble.checked ? "Every partition has a leader, and all of its replicas are in sync." : "No partitions."),
     open: (one) => (location.hash = `${path("topics", name, "messages")}?partition=${one.partition}`),
     columns: [
-      { title: "Partition", kind: "name", cell: (one) => h("a", { href: `${path("topics", name, "messages")}?partition=${one.partition}`, title: "Its messages" }, String(one.partition)) },
+      { title: "Partition", cell: (one) => h("a", { href: `${path("topics", name, "messages")}?partition=${one.partition}`, title: "Its messages" }, String(one.partition)) },
       { title: "Leader", cell: (one) => (one.leader === null ? h("span", { class: "tag bad" }, "none") : [h("a", { href: path("brokers", String(one.leader)) }, String(one.leader)), one.leader === one.preferred ? "" : [" ", h("span", { class: "faint", title: `preferred: ${one.preferred}` }, "not preferred")]]) },
-      { title: "Replicas", cell: (one) => [replicas(one), one.isr.length < one.replicas.length ? h("span", { class: `tag aside ${one.leader === null ? "bad" : "warn"}` }, `${one.isr.length} of ${one.replicas.length} in sync`) : null] },
+      { title: "Replicas", kind: "tags", cell: (one) => [replicas(one), one.isr.length < one.replicas.length ? h("span", { class: `tag aside ${one.leader === null ? "bad" : "warn"}` }, `${one.isr.length} of ${one.replicas.length} in sync`) : null] },
       { title: "First offset", num: true, minor: true, cell: (one) => count(one.start_offset) },
       { title: "Next offset", num: true, minor: true, cell: (one) => count(one.end_offset) },
       { title: "Records", num: true, cell: (one) => count(one.end_offset === null || one.start_offset === null ? null : one.end_offset - one.start_offset) },
