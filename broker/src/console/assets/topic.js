@@ -90,7 +90,7 @@ function partitions(name, shell) {
     open: (one) => (location.hash = `${path("topics", name, "messages")}?partition=${one.partition}`),
     columns: [
       { title: "Partition", cell: (one) => h("a", { href: `${path("topics", name, "messages")}?partition=${one.partition}`, title: "Its messages" }, String(one.partition)) },
-      { title: "Leader", cell: (one) => (one.leader === null ? h("span", { class: "tag bad" }, "none") : [h("a", { href: path("brokers", String(one.leader)) }, String(one.leader)), one.leader === one.preferred ? "" : [" ", h("span", { class: "faint", title: `preferred: ${one.preferred}` }, "not preferred")]]) },
+      { title: "Leader", cell: (one) => (one.leader === null ? h("span", { class: "tag bad" }, "none") : [h("a", { href: path("brokers", String(one.leader)) }, String(one.leader)), one.leader === one.preferred ? "" : [" ", h("span", { class: "faint minor", title: `preferred: ${one.preferred}` }, "not preferred")]]) },
       { title: "Replicas", kind: "tags", cell: (one) => [replicas(one), one.isr.length < one.replicas.length ? h("span", { class: `tag aside ${one.leader === null ? "bad" : "warn"}` }, `${one.isr.length} of ${one.replicas.length} in sync`) : null] },
       { title: "First offset", num: true, minor: true, cell: (one) => count(one.start_offset) },
       { title: "Next offset", num: true, minor: true, cell: (one) => count(one.end_offset) },
