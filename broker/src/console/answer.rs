@@ -101,7 +101,10 @@ impl ApiError {
 
     /// As [`Self::of_code`], without words of its own.
     pub(super) fn plain(code: ErrorCode) -> Self {
-        Self::of_code(code, format!("the answer was {}", code.name()))
+        match refused(code) {
+            Some(message) => Self { hint: NO_RIGHT_HINT.to_owned(), ..Self::of_code(code, message) },
+            None => Self::of_code(code, format!("the answer was {}", code.name())),
+        }
     }
 
     /// Whether whoever asks has to say who they are.
@@ -112,6 +115,19 @@ impl ApiError {
     /// For the message in a list of partial failures.
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+}
+
+/// What helps whoever has no right to something; the admin plane says the same.
+const NO_RIGHT_HINT: &str = "a super user can add a rule for it: 'ottla acl add'";
+
+/// What a right was wanting for, in words.
+fn refused(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::TopicAuthorizationFailed => Some("you have no right to do this with this topic"),
+        ErrorCode::GroupAuthorizationFailed => Some("you have no right to do this with this group"),
+        ErrorCode::ClusterAuthorizationFailed => Some("you have no right to do this with the cluster"),
+        _ => None,
     }
 }
 
@@ -129,8 +145,9 @@ impl From<Status> for ApiError {
         let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let named = text("ottla-error-code");
         let code = (-1..200).map(ErrorCode::from_code).find(|code| code.name() == named);
-        let code = code.unwrap_or(ErrorCode::UnknownServerError).name();
-        Self { status: http, code, message: status.message().to_owned(), hint: text("ottla-hint").to_owned() }
+        let code = code.unwrap_or(ErrorCode::UnknownServerError);
+        let message = refused(code).unwrap_or(status.message()).to_owned();
+        Self { status: http, code: code.name(), message, hint: text("ottla-hint").to_owned() }
     }
 }
 

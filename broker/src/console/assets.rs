@@ -1,9 +1,13 @@
-//! The pages: written by hand, embedded in the binary, served with a tag by which a browser keeps them.
+//! The pages: written by hand, embedded in the binary. The first page names the other files under a folder that is called after what
+//! is in them all: a browser keeps those for ever and asks for one page only. A node of another version gives its own files under
+//! that name, and says that they are not to be kept.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::sync::LazyLock;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -59,12 +63,38 @@ pub(super) fn router() -> Router {
     for asset in ASSETS {
         router = router.route(asset.path, get(async |headers: HeaderMap| answer(asset, &headers)));
     }
-    router
+    router.route("/console/{version}/{file}", get(versioned))
+}
+
+/// What all files together are, as text.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let mut hasher = DefaultHasher::new();
+    for asset in ASSETS {
+        asset.text.hash(&mut hasher);
+    }
+    format!("{:016x}", hasher.finish())
+});
+
+/// The first page, naming the others by their version.
+static FIRST_PAGE: LazyLock<String> =
+    LazyLock::new(|| ASSETS[0].text.replace("\"./", &format!("\"./{}/", *VERSION)));
+
+async fn versioned(Path((version, file)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let asset = ASSETS.iter().skip(1).find(|asset| asset.path.strip_prefix("/console/") == Some(&*file));
+    match asset {
+        Some(asset) if version == *VERSION => {
+            let forever = [(header::CACHE_CONTROL, "max-age=31536000, immutable")];
+            (forever, [(header::CONTENT_TYPE, asset.kind)], asset.text).into_response()
+        }
+        Some(asset) => answer(asset, &headers),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 fn answer(asset: &'static Asset, headers: &HeaderMap) -> Response {
+    let text = if asset.kind == HTML { &**FIRST_PAGE } else { asset.text };
     let mut hasher = DefaultHasher::new();
-    asset.text.hash(&mut hasher);
+    text.hash(&mut hasher);
     let tag = format!("\"{:016x}\"", hasher.finish());
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     // A node of a newer version answers at the same address: a browser asks each time whether its copy is still right.
@@ -72,7 +102,7 @@ fn answer(asset: &'static Asset, headers: &HeaderMap) -> Response {
     if known {
         return (StatusCode::NOT_MODIFIED, always).into_response();
     }
-    (always, [(header::CONTENT_TYPE, asset.kind)], asset.text).into_response()
+    (always, [(header::CONTENT_TYPE, asset.kind)], text).into_response()
 }
 
 #[cfg(test)]

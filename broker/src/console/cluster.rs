@@ -1,5 +1,6 @@
 //! The cluster as a whole: who asks, brokers, quorum, what is not well, one broker's disks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -59,6 +60,21 @@ pub(super) async fn cluster(
             "under_replicated": named(&reply.under_replicated),
         })
     });
+    let disks = if sees_trouble { console.broker_disks() } else { BTreeMap::new() };
+    let broker = |broker: &proto::Broker| {
+        let mut answer = shown(broker);
+        answer["disks"] = json!(disks.get(&broker.id).map(|disks| {
+            json!({
+                "directories": disks.directories,
+                "failed": disks.failed,
+                "log_bytes": disks.log_bytes,
+                "total_bytes": disks.total_bytes,
+                "free_bytes": disks.free_bytes,
+            })
+        }));
+        answer
+    };
+    let brokers: Vec<Value> = reply.brokers.iter().map(broker).collect();
     Ok(Json(json!({
         "cluster_id": reply.cluster_id,
         "controller_id": console.admin.controller.leader_id(),
@@ -67,7 +83,7 @@ pub(super) async fn cluster(
         "topics": reply.topics,
         "partitions": reply.partitions,
         "trouble": trouble,
-        "brokers": reply.brokers.iter().map(shown).collect::<Vec<_>>(),
+        "brokers": brokers,
     })))
 }
 

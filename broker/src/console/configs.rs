@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use ottla_metadata::config::{self, DescribedConfig};
+use ottla_metadata::config::{self, ConfigKind, DescribedConfig};
 use ottla_proto::admin as proto;
 use ottla_proto::admin::ConfigScope;
 use ottla_proto::admin::admin_server::Admin;
@@ -53,10 +53,16 @@ pub(super) async fn describe(
     let request = proto::DescribeConfigsRequest { scope: scope.into(), name: name.clone(), keys: Vec::new() };
     // Asked in any case: it looks at the rights.
     let mut configs = console.admin.describe_configs(caller.request(request)).await?.into_inner().configs;
-    if let Some(id) = other
-        && let Some(told) = console.of_broker(id).await?
-    {
-        configs = told;
+    let mut answered = true;
+    if let Some(id) = other {
+        match console.of_broker(id).await? {
+            Some(told) => configs = told,
+            None => {
+                // What its property file says is not known: defaults in its place would be a guess.
+                answered = false;
+                configs.retain(|config| matches!(&*config.source, "broker" | "cluster"));
+            }
+        }
     }
     if scope == ConfigScope::Cluster {
         configs = console.of_all_brokers();
@@ -70,14 +76,22 @@ pub(super) async fn describe(
         ConfigScope::Group => access.sees(Operation::AlterConfigs, Resource::Group, &name),
         _ => access.has_cluster(Operation::AlterConfigs),
     };
-    let configs: Vec<Value> = configs.iter().map(shown).collect();
-    Ok(Json(json!({ "configs": configs, "may_alter": may_alter })))
+    let kind = match scope {
+        ConfigScope::Topic => ConfigKind::Topic,
+        ConfigScope::Group => ConfigKind::Group,
+        _ => ConfigKind::Broker,
+    };
+    let configs: Vec<Value> = configs.iter().map(|config| shown(config, kind)).collect();
+    Ok(Json(json!({ "configs": configs, "may_alter": may_alter, "answered": answered })))
 }
 
-fn shown(config: &proto::Config) -> Value {
+fn shown(config: &proto::Config, kind: ConfigKind) -> Value {
+    let definition = config::definition(kind, &config.name).filter(|found| !found.sensitive);
     json!({
         "name": config.name,
         "value": config.value,
+        "default": definition.and_then(|found| found.default),
+        "valid": definition.map(|found| found.valid).filter(|valid| !valid.is_empty()),
         "source": config.source,
         "read_only": config.read_only,
         "sensitive": config.sensitive,

@@ -1,4 +1,4 @@
-//! Which messages are shown: by a part of key or value, as text, as hexadecimal bytes, or by a field of a JSON document.
+//! Which messages are shown: by a part of key, value or a header, as text, as hexadecimal bytes, or by a field of a JSON document.
 
 use bytes::Bytes;
 use ottla_wire::records::Record;
@@ -12,6 +12,14 @@ use super::parameters::Parameters;
 pub(super) struct Filter {
     key: Option<Pattern>,
     value: Option<Pattern>,
+    header: Option<Header>,
+}
+
+/// A header of this name; with a value: one that has this in it, as text.
+#[derive(Debug, PartialEq, Eq)]
+struct Header {
+    name: String,
+    value: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -23,16 +31,17 @@ enum Pattern {
 }
 
 impl Filter {
-    /// Reads `key`, `value` and `as`: `text`, `hex` or `json` (`path.to.field=wanted`).
+    /// Reads `key`, `value` and `as`: `text`, `hex` or `json` (`path.to.field=wanted`); `header`: `name` or `name=value`.
     pub(super) fn read(parameters: &Parameters) -> Result<Self, ApiError> {
         let kind = parameters.word("as", &["text", "hex", "json"])?;
         let pattern = |name| parameters.text(name).map(|text| Pattern::read(kind, text)).transpose();
-        Ok(Self { key: pattern("key")?, value: pattern("value")? })
+        let header = parameters.text("header").map(Header::read).transpose()?;
+        Ok(Self { key: pattern("key")?, value: pattern("value")?, header })
     }
 
     /// Whether everything passes.
     pub(super) fn is_empty(&self) -> bool {
-        self.key.is_none() && self.value.is_none()
+        self.key.is_none() && self.value.is_none() && self.header.is_none()
     }
 
     /// Whether a record passes.
@@ -40,7 +49,32 @@ impl Filter {
         let fits = |pattern: &Option<Pattern>, field: &Option<Bytes>| {
             pattern.as_ref().is_none_or(|pattern| field.as_ref().is_some_and(|field| pattern.fits(field)))
         };
-        fits(&self.key, &record.key) && fits(&self.value, &record.value)
+        fits(&self.key, &record.key)
+            && fits(&self.value, &record.value)
+            && self.header.as_ref().is_none_or(|header| header.fits(record))
+    }
+}
+
+impl Header {
+    fn read(text: &str) -> Result<Self, ApiError> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if name.trim().is_empty() {
+            return Err(ApiError::invalid("a filter of headers is name or name=value"));
+        }
+        Ok(Self { name: name.trim().to_owned(), value })
+    }
+
+    fn fits(&self, record: &Record) -> bool {
+        let mut named = record.headers.iter().filter(|header| *header.key == *self.name.as_bytes());
+        named.any(|header| {
+            let value = header.value.as_deref();
+            self.value
+                .as_deref()
+                .is_none_or(|wanted| value.is_some_and(|value| contains(value, wanted.as_bytes())))
+        })
     }
 }
 
@@ -123,6 +157,24 @@ mod tests {
         for wrong in ["0", "0g", "", "00f"] {
             assert!(Pattern::read("hex", wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_header_is_found_by_its_name_and_a_part_of_its_value() {
+        use ottla_wire::records::RecordHeader as Given;
+        let header = |key: &'static str, value: Option<&'static str>| Given {
+            key: Bytes::from_static(key.as_bytes()),
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+        };
+        let headers = vec![header("trace", Some("a=b1")), header("trace", Some("c2")), header("empty", None)];
+        let record = Record { offset: 0, timestamp: 0, key: None, value: None, headers };
+        for good in ["trace", "trace=a=b", "trace=2", " trace =c", "empty", "trace="] {
+            assert!(Header::read(good).unwrap().fits(&record), "{good}");
+        }
+        for other in ["trac", "Trace", "trace=d", "empty=x", "a=b1"] {
+            assert!(!Header::read(other).unwrap().fits(&record), "{other}");
+        }
+        assert!(Header::read("=x").is_err() && Header::read("  ").is_err());
     }
 
     #[test]

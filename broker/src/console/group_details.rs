@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use ottla_wire::messages::{
-    ConsumerGroupDescribeRequest, DescribeGroupsRequest, OffsetFetchRequest,
-    consumer_group_describe_response, describe_groups_response, offset_fetch_request,
+    ConsumerGroupDescribeRequest, DescribeGroupsRequest, DescribeShareGroupOffsetsRequest,
+    OffsetFetchRequest, ShareGroupDescribeRequest, StreamsGroupDescribeRequest,
+    consumer_group_describe_response, describe_groups_response, describe_share_group_offsets_request,
+    offset_fetch_request, share_group_describe_response, streams_group_describe_response,
 };
 use ottla_wire::persisted::{ConsumerProtocolAssignment, decode_consumer_protocol};
 use ottla_wire::text::Text;
@@ -18,6 +20,10 @@ use crate::context::BrokerContext;
 
 const DESCRIBE_GROUPS_VERSION: i16 = 5;
 const CONSUMER_GROUP_DESCRIBE_VERSION: i16 = 1;
+const SHARE_GROUP_DESCRIBE_VERSION: i16 = 1;
+const STREAMS_GROUP_DESCRIBE_VERSION: i16 = 0;
+/// The version that tells how much is left to be delivered.
+const SHARE_GROUP_OFFSETS_VERSION: i16 = 1;
 /// The version that takes several groups, and names topics.
 const OFFSET_FETCH_VERSION: i16 = 9;
 /// The member epoch of somebody who is no member.
@@ -31,10 +37,20 @@ pub(super) struct Detail {
     pub(super) committed: Option<BTreeMap<(Text, i32), Committed>>,
 }
 
+/// How far a group is in a partition. Of a share group: where what is not delivered yet begins.
 #[derive(Debug)]
 pub(super) struct Committed {
     pub(super) offset: i64,
     pub(super) metadata: String,
+    /// What the coordinator says is left; else it is what lies between the offset and the end.
+    left: Option<i64>,
+}
+
+impl Committed {
+    /// Records that the group has not got yet, in a partition that ends there.
+    pub(super) fn lag(&self, end: Option<i64>) -> Option<i64> {
+        self.left.or_else(|| end.map(|end| (end - self.offset).max(0)))
+    }
 }
 
 #[derive(Debug)]
@@ -46,6 +62,9 @@ pub(super) struct Member {
     epoch: Option<i32>,
     assigned: Vec<(Text, Vec<i32>)>,
 }
+
+/// A group's id, its assignor, its members.
+type Described = (Text, String, Vec<Member>);
 
 impl Member {
     /// Topics that the caller may not see are left out.
@@ -68,17 +87,17 @@ impl Member {
 }
 
 impl Detail {
-    /// Who reads which partition.
-    pub(super) fn readers(&self) -> HashMap<(Text, i32), Text> {
-        let members = self.members.iter().flatten();
-        let read = |member: &Member| {
-            let (name, assigned) = (member.client_id.clone(), member.assigned.clone());
-            assigned.into_iter().flat_map(move |(topic, partitions)| {
-                let name = name.clone();
-                partitions.into_iter().map(move |partition| ((topic.clone(), partition), name.clone()))
-            })
-        };
-        members.flat_map(read).collect()
+    /// Who reads which partition: of a share group it may be several.
+    pub(super) fn readers(&self) -> BTreeMap<(Text, i32), Vec<&str>> {
+        let mut readers: BTreeMap<(Text, i32), Vec<&str>> = BTreeMap::new();
+        for member in self.members.iter().flatten() {
+            for (topic, partitions) in &member.assigned {
+                for partition in partitions {
+                    readers.entry((topic.clone(), *partition)).or_default().push(&member.client_id);
+                }
+            }
+        }
+        readers
     }
 }
 
@@ -94,6 +113,49 @@ impl From<consumer_group_describe_response::Member> for Member {
             assigned: topics.map(|topic| (topic.topic_name, topic.partitions)).collect(),
         }
     }
+}
+
+impl From<share_group_describe_response::Member> for Member {
+    fn from(member: share_group_describe_response::Member) -> Self {
+        let topics = member.assignment.topic_partitions.into_iter();
+        Self {
+            id: member.member_id,
+            instance_id: None,
+            client_id: member.client_id,
+            host: member.client_host,
+            epoch: Some(member.member_epoch),
+            assigned: topics.map(|topic| (topic.topic_name, topic.partitions)).collect(),
+        }
+    }
+}
+
+/// A member of a streams group: what it reads are the sources of its active tasks.
+fn of_streams(member: streams_group_describe_response::Member, sources: &HashMap<Text, Vec<Text>>) -> Member {
+    let mut assigned: BTreeMap<Text, Vec<i32>> = BTreeMap::new();
+    for task in member.assignment.active_tasks {
+        for topic in sources.get(&task.subtopology_id).into_iter().flatten() {
+            assigned.entry(topic.clone()).or_default().extend(&task.partitions);
+        }
+    }
+    Member {
+        id: member.member_id,
+        instance_id: member.instance_id,
+        client_id: member.client_id,
+        host: member.client_host,
+        epoch: Some(member.member_epoch),
+        assigned: assigned.into_iter().collect(),
+    }
+}
+
+/// The topics that each part of a topology reads.
+fn sources(topology: Option<streams_group_describe_response::Topology>) -> HashMap<Text, Vec<Text>> {
+    let parts = topology.into_iter().flat_map(|topology| topology.subtopologies.unwrap_or_default());
+    parts
+        .map(|part| {
+            let repartitioned = part.repartition_source_topics.into_iter().map(|topic| topic.name);
+            (part.subtopology_id, part.source_topics.into_iter().chain(repartitioned).collect())
+        })
+        .collect()
 }
 
 /// A member of the older protocol; what is no consumer's assignment only its own clients can read.
@@ -125,19 +187,23 @@ impl Console {
                 fits.map(|group| group.id.clone()).collect()
             };
             let (classic, consumer) = (of_kind("classic"), of_kind("consumer"));
-            let with_offsets: Vec<Text> = classic.iter().chain(&consumer).cloned().collect();
+            let (share, streams) = (of_kind("share"), of_kind("streams"));
+            let with_offsets: Vec<Text> = classic.iter().chain(&consumer).chain(&streams).cloned().collect();
             tokio::join!(
                 self.classic_groups(context, broker, classic),
                 self.consumer_groups(context, broker, consumer),
+                self.share_groups(context, broker, share.clone()),
+                self.streams_groups(context, broker, streams),
                 self.committed(context, broker, with_offsets),
+                self.delivered(context, broker, share),
             )
         });
         let mut details = Details::new();
-        for (classic, consumer, committed) in join_all(asked).await {
-            for (id, assignor, members) in classic.into_iter().chain(consumer) {
+        for (classic, consumer, share, streams, committed, delivered) in join_all(asked).await {
+            for (id, assignor, members) in [classic, consumer, share, streams].into_iter().flatten() {
                 details.insert(id, Detail { assignor, members: Some(members), committed: None });
             }
-            for (id, offsets) in committed {
+            for (id, offsets) in committed.into_iter().chain(delivered) {
                 details.entry(id).or_default().committed = Some(offsets);
             }
         }
@@ -149,7 +215,7 @@ impl Console {
         context: &Arc<BrokerContext>,
         broker: i32,
         groups: Vec<Text>,
-    ) -> Vec<(Text, String, Vec<Member>)> {
+    ) -> Vec<Described> {
         if groups.is_empty() {
             return Vec::new();
         }
@@ -171,7 +237,7 @@ impl Console {
         context: &Arc<BrokerContext>,
         broker: i32,
         group_ids: Vec<Text>,
-    ) -> Vec<(Text, String, Vec<Member>)> {
+    ) -> Vec<Described> {
         if group_ids.is_empty() {
             return Vec::new();
         }
@@ -182,6 +248,77 @@ impl Console {
         fits.map(|group| {
             let members = group.members.into_iter().map(Member::from).collect();
             (group.group_id, group.assignor_name.to_string(), members)
+        })
+        .collect()
+    }
+
+    async fn share_groups(
+        &self,
+        context: &Arc<BrokerContext>,
+        broker: i32,
+        group_ids: Vec<Text>,
+    ) -> Vec<Described> {
+        if group_ids.is_empty() {
+            return Vec::new();
+        }
+        let request = ShareGroupDescribeRequest { group_ids, include_authorized_operations: false };
+        let asked = self.peers.call(context, broker, &request, SHARE_GROUP_DESCRIBE_VERSION).await;
+        let Ok(answer) = asked else { return Vec::new() };
+        let fits = answer.groups.into_iter().filter(|group| group.error_code == 0);
+        fits.map(|group| {
+            let members = group.members.into_iter().map(Member::from).collect();
+            (group.group_id, group.assignor_name.to_string(), members)
+        })
+        .collect()
+    }
+
+    async fn streams_groups(
+        &self,
+        context: &Arc<BrokerContext>,
+        broker: i32,
+        group_ids: Vec<Text>,
+    ) -> Vec<Described> {
+        if group_ids.is_empty() {
+            return Vec::new();
+        }
+        let request = StreamsGroupDescribeRequest { group_ids, include_authorized_operations: false };
+        let asked = self.peers.call(context, broker, &request, STREAMS_GROUP_DESCRIBE_VERSION).await;
+        let Ok(answer) = asked else { return Vec::new() };
+        let fits = answer.groups.into_iter().filter(|group| group.error_code == 0);
+        fits.map(|group| {
+            let sources = sources(group.topology);
+            let members = group.members.into_iter().map(|member| of_streams(member, &sources)).collect();
+            (group.group_id, String::new(), members)
+        })
+        .collect()
+    }
+
+    /// How far share groups are.
+    async fn delivered(
+        &self,
+        context: &Arc<BrokerContext>,
+        broker: i32,
+        groups: Vec<Text>,
+    ) -> Vec<(Text, BTreeMap<(Text, i32), Committed>)> {
+        if groups.is_empty() {
+            return Vec::new();
+        }
+        let all = |group_id| describe_share_group_offsets_request::Group { group_id, topics: None };
+        let request = DescribeShareGroupOffsetsRequest { groups: groups.into_iter().map(all).collect() };
+        let asked = self.peers.call(context, broker, &request, SHARE_GROUP_OFFSETS_VERSION).await;
+        let Ok(answer) = asked else { return Vec::new() };
+        let fits = answer.groups.into_iter().filter(|group| group.error_code == 0);
+        fits.map(|group| {
+            let mut offsets = BTreeMap::new();
+            for topic in group.topics {
+                let known = topic.partitions.into_iter();
+                for one in known.filter(|one| one.error_code == 0 && one.start_offset >= 0) {
+                    let left = Some(one.lag).filter(|lag| *lag >= 0);
+                    let delivered = Committed { offset: one.start_offset, metadata: String::new(), left };
+                    offsets.insert((topic.topic_name.clone(), one.partition_index), delivered);
+                }
+            }
+            (group.group_id, offsets)
         })
         .collect()
     }
@@ -211,7 +348,7 @@ impl Console {
             for topic in group.topics {
                 for one in topic.partitions.into_iter().filter(|one| one.committed_offset >= 0) {
                     let metadata = one.metadata.map(|text| text.to_string()).unwrap_or_default();
-                    let committed = Committed { offset: one.committed_offset, metadata };
+                    let committed = Committed { offset: one.committed_offset, metadata, left: None };
                     offsets.insert((topic.name.clone(), one.partition_index), committed);
                 }
             }

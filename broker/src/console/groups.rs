@@ -154,7 +154,8 @@ impl Console {
     /// Members and lag of these groups.
     async fn rows(&self, context: &Arc<BrokerContext>, access: &Access, groups: Vec<Listed>) -> Vec<Row> {
         let details = self.details(context, &groups).await;
-        let ends = self.ends(context, details.values()).await;
+        let read = details.values().filter_map(|detail| detail.committed.as_ref());
+        let ends = self.ends(context, read.flat_map(BTreeMap::keys)).await;
         groups
             .into_iter()
             .map(|listed| {
@@ -166,9 +167,7 @@ impl Console {
                     .clone()
                     .map(|committed| committed.map(|((topic, _), _)| topic).collect::<BTreeSet<_>>().len());
                 let lag = committed.map(|committed| {
-                    committed
-                        .filter_map(|(key, committed)| Some((ends.get(key)? - committed.offset).max(0)))
-                        .sum()
+                    committed.filter_map(|(key, committed)| committed.lag(ends.get(key).copied())).sum()
                 });
                 let members = detail.and_then(|detail| detail.members.as_ref()).map(Vec::len);
                 Row { listed, members, topics, lag }
@@ -176,16 +175,14 @@ impl Console {
             .collect()
     }
 
-    /// Where all partitions end that these have committed in.
+    /// Where these partitions end.
     async fn ends<'a>(
         &self,
         context: &Arc<BrokerContext>,
-        details: impl Iterator<Item = &'a Detail>,
+        partitions: impl Iterator<Item = &'a (Text, i32)>,
     ) -> Offsets {
         let mut wanted: BTreeMap<Text, BTreeSet<i32>> = BTreeMap::new();
-        for (topic, partition) in
-            details.filter_map(|detail| detail.committed.as_ref()).flat_map(BTreeMap::keys)
-        {
+        for (topic, partition) in partitions {
             wanted.entry(topic.clone()).or_default().insert(*partition);
         }
         let wanted: Partitions =
@@ -219,23 +216,29 @@ pub(super) async fn describe(
     })?;
     let mut details = console.details(context, std::slice::from_ref(&listed)).await;
     let detail = details.remove(&listed.id).unwrap_or_default();
-    let ends = console.ends(context, std::iter::once(&detail)).await;
     let readers = detail.readers();
     let seen = |topic: &Text| access.sees_topic(Operation::Describe, topic);
-    let mut lag = 0;
+    let committed = detail.committed.as_ref();
+    // Partitions that somebody reads without having committed anything are told of as well.
+    let partitions: BTreeSet<&(Text, i32)> =
+        committed.into_iter().flat_map(BTreeMap::keys).chain(readers.keys()).collect();
+    let ends = console.ends(context, partitions.iter().copied()).await;
+    let (mut lag, mut committed_in) = (0, 0);
     let mut offsets: Vec<Value> = Vec::new();
-    for (key, committed) in detail.committed.iter().flatten().filter(|((topic, _), _)| seen(topic)) {
+    for key in partitions.into_iter().filter(|(topic, _)| seen(topic)) {
         let end = ends.get(key).copied();
-        let behind = end.map(|end| (end - committed.offset).max(0));
+        let committed = committed.and_then(|committed| committed.get(key));
+        let behind = committed.and_then(|committed| committed.lag(end));
         lag += behind.unwrap_or(0);
+        committed_in += usize::from(committed.is_some());
         offsets.push(json!({
             "topic": &*key.0,
             "partition": key.1,
-            "committed": committed.offset,
-            "metadata": committed.metadata,
+            "committed": committed.map(|committed| committed.offset),
+            "metadata": committed.map(|committed| &*committed.metadata),
             "end": end,
             "lag": behind,
-            "member": readers.get(key).map(|member| &**member),
+            "member": readers.get(key).map(|members| members.join(", ")),
         }));
     }
     let (offsets, page) = page.cut(offsets);
@@ -250,6 +253,7 @@ pub(super) async fn describe(
             members.iter().map(|member| member.shown(&seen)).collect::<Vec<_>>()
         }),
         "lag": detail.committed.as_ref().map(|_| lag),
+        "committed_in": detail.committed.as_ref().map(|_| committed_in),
         "offsets": offsets,
         "page": page,
         "may_delete": access.sees(Operation::Delete, Resource::Group, &id),

@@ -3,6 +3,7 @@
 //! `from` is one of `newest`, `oldest`, `offset` (with `offset`), `before` (the last ones in front of `offset`), `time` (with
 //! `time`, ms since 1970). Without `partition` all partitions are read and merged by time stamp.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -17,7 +18,7 @@ use super::Console;
 use super::answer::{Answer, ApiError, Json};
 use super::filter::Filter;
 use super::login::Caller;
-use super::offsets::{EARLIEST, LATEST, Partitions};
+use super::offsets::{EARLIEST, LATEST, Offsets, Partitions};
 use super::parameters::Parameters;
 use super::scan::{Budget, Found, Scan};
 use super::topics::unknown_topic;
@@ -111,9 +112,10 @@ pub(super) async fn read(
             _ => None,
         }
     };
-    let (starts, ends, times) = tokio::join!(
+    let (starts, written, ends, times) = tokio::join!(
         console.offsets_at(context, &all, EARLIEST),
         console.offsets_at(context, &all, LATEST),
+        console.offsets_for(context, &all, LATEST, wanted.committed),
         times,
     );
     let share = Budget::share(partitions.len());
@@ -123,7 +125,7 @@ pub(super) async fn read(
         let first = times.as_ref().and_then(|times| times.get(&key).copied());
         let (console, wanted, topic) = (&console, &wanted, &topic);
         async move {
-            let (start, end) = bounds.ok_or_else(|| no_leader(*partition))?;
+            let (start, end) = bounds.ok_or_else(|| no_leader(context, topic, *partition))?;
             let scan = Scan {
                 console,
                 context,
@@ -138,24 +140,30 @@ pub(super) async fn read(
                 From::Time(_) => first.filter(|offset| *offset >= 0).unwrap_or(end),
                 _ => start,
             };
-            match wanted.from {
+            let found = match wanted.from {
                 From::Newest => scan.backward(start, end, wanted.limit, share).await,
                 From::Before(offset) => scan.backward(start, end.min(offset), wanted.limit, share).await,
                 _ => scan.forward(first, end, wanted.limit, share).await,
-            }
+            };
+            // Wherever reading began: what is told of the partition is where its log does.
+            found.map(|found| Found { start, end, ..found })
         }
     });
     // Collected first: a closure that borrows cannot be moved into the stream.
     let scans: Vec<_> = scans.collect();
     let results: Vec<Result<Found, ApiError>> = stream::iter(scans).buffer_unordered(AT_ONCE).collect().await;
-    merged(&wanted, &partitions, results)
+    merged(&wanted, &partitions, &written, results)
 }
 
-fn no_leader(partition: i32) -> ApiError {
-    ApiError::of_code(
-        ErrorCode::LeaderNotAvailable,
-        format!("the leader of partition {partition} does not answer"),
-    )
+fn no_leader(context: &BrokerContext, topic: &str, partition: i32) -> ApiError {
+    let image = context.image.current();
+    let index = usize::try_from(partition).ok();
+    let known = image.topic_by_name(topic).and_then(|topic| topic.partitions.get(index?));
+    let why = match known.and_then(|partition| partition.leader) {
+        Some(leader) => format!("the leader of partition {partition}, broker {}, does not answer", leader.0),
+        None => format!("partition {partition} has no leader"),
+    };
+    ApiError::of_code(ErrorCode::LeaderNotAvailable, why)
 }
 
 /// The partitions to read.
@@ -177,7 +185,14 @@ fn chosen(context: &BrokerContext, name: &str, partition: Option<i32>) -> Result
 }
 
 /// One list out of those of the partitions. A partition that failed is told of; if it was the only one, that is the answer.
-fn merged(wanted: &Wanted, partitions: &[i32], results: Vec<Result<Found, ApiError>>) -> Answer {
+fn merged(
+    wanted: &Wanted,
+    partitions: &[i32],
+    written: &Offsets,
+    results: Vec<Result<Found, ApiError>>,
+) -> Answer {
+    let written: HashMap<i32, i64> =
+        written.iter().map(|((_, partition), offset)| (*partition, *offset)).collect();
     let mut messages = Vec::new();
     let mut failures = Vec::new();
     let mut positions: Vec<Value> = Vec::new();
@@ -192,6 +207,8 @@ fn merged(wanted: &Wanted, partitions: &[i32], results: Vec<Result<Found, ApiErr
                     "start": found.start,
                     "end": found.end,
                     "next": found.next,
+                    // Beyond the end: what belongs to a transaction that is still open, and what was written after it began.
+                    "held_back": written.get(&found.partition).map_or(0, |to| (to - found.end).max(0)),
                 }));
                 messages.extend(found.messages);
             }

@@ -1,6 +1,6 @@
 //! Where partitions begin and end, asked of their leaders, and how large replicas are, asked of all brokers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,18 @@ pub(super) type Offsets = HashMap<(Text, i32), i64>;
 /// Bytes of topics: all replicas together.
 pub(super) type TopicBytes = HashMap<Text, i64>;
 
+/// What a broker's log directories hold together, and their disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Disks {
+    pub(super) directories: usize,
+    /// Directories that failed.
+    pub(super) failed: usize,
+    pub(super) log_bytes: i64,
+    /// Of the disks; two directories on one disk tell of the same bytes, which are counted once.
+    pub(super) total_bytes: i64,
+    pub(super) free_bytes: i64,
+}
+
 /// Sizes of all topics as they were last asked for. A list is answered from these, and a newer look begins behind it: a page
 /// does not wait for the slowest broker.
 #[derive(Debug, Default)]
@@ -45,6 +57,7 @@ pub(super) struct Sizes {
 #[derive(Debug, Default)]
 struct Known {
     bytes: Option<Arc<TopicBytes>>,
+    disks: BTreeMap<i32, Disks>,
     looked: Option<Instant>,
     is_looking: bool,
 }
@@ -57,6 +70,17 @@ impl Console {
         wanted: &Partitions,
         timestamp: i64,
     ) -> Offsets {
+        self.offsets_for(context, wanted, timestamp, false).await
+    }
+
+    /// As [`Self::offsets_at`]; `committed`: up to the first record of a transaction that is still open.
+    pub(super) async fn offsets_for(
+        &self,
+        context: &Arc<BrokerContext>,
+        wanted: &Partitions,
+        timestamp: i64,
+        committed: bool,
+    ) -> Offsets {
         let image = context.image.current();
         let asked = by_leader(&image, wanted).into_iter().map(|(leader, topics)| async move {
             let partition = |partition_index| list_offsets_request::Partition {
@@ -68,8 +92,12 @@ impl Console {
                 name,
                 partitions: partitions.into_iter().map(partition).collect(),
             });
-            let request =
-                ListOffsetsRequest { replica_id: -1, topics: topics.collect(), ..Default::default() };
+            let request = ListOffsetsRequest {
+                replica_id: -1,
+                isolation_level: i8::from(committed),
+                topics: topics.collect(),
+                ..Default::default()
+            };
             self.peers.call(context, leader, &request, LIST_OFFSETS_VERSION).await
         });
         let mut found = Offsets::new();
@@ -113,20 +141,33 @@ impl Console {
 
     /// Bytes of every topic, some seconds old; `None`: not known yet.
     pub(super) fn topic_bytes(self: &Arc<Self>) -> Option<Arc<TopicBytes>> {
+        self.keep_looking_at_sizes();
+        self.sizes.known.lock().bytes.clone()
+    }
+
+    /// The disks of every broker that answered, as old as the sizes of topics.
+    pub(super) fn broker_disks(self: &Arc<Self>) -> BTreeMap<i32, Disks> {
+        self.keep_looking_at_sizes();
+        self.sizes.known.lock().disks.clone()
+    }
+
+    fn keep_looking_at_sizes(self: &Arc<Self>) {
         let mut known = self.sizes.known.lock();
         let is_old = known.looked.is_none_or(|looked| looked.elapsed() > SIZES_AGE_MAX);
         if is_old && !known.is_looking && self.broker.get().is_some() {
             known.is_looking = true;
             tokio::spawn(Arc::clone(self).look_at_sizes());
         }
-        known.bytes.clone()
     }
 
     async fn look_at_sizes(self: Arc<Self>) {
-        let mut bytes = TopicBytes::new();
+        let (mut bytes, mut disks) = (TopicBytes::new(), BTreeMap::new());
         if let Ok(context) = self.context() {
             let brokers = living(&context.image.current());
-            for (_, answer) in self.log_directories(context, &brokers, None).await {
+            for (broker, answer) in self.log_directories(context, &brokers, None).await {
+                if let Ok(answer) = &answer {
+                    disks.insert(broker, Disks::of(answer));
+                }
                 for topic in answer.iter().flat_map(|answer| &answer.results).flat_map(|dir| &dir.topics) {
                     let size: i64 = topic.partitions.iter().map(|one| one.partition_size).sum();
                     *bytes.entry(topic.name.clone()).or_default() += size;
@@ -134,7 +175,26 @@ impl Console {
             }
         }
         let mut known = self.sizes.known.lock();
-        *known = Known { bytes: Some(Arc::new(bytes)), looked: Some(Instant::now()), is_looking: false };
+        *known =
+            Known { bytes: Some(Arc::new(bytes)), disks, looked: Some(Instant::now()), is_looking: false };
+    }
+}
+
+impl Disks {
+    fn of(answer: &DescribeLogDirsResponse) -> Self {
+        let mut disks = Self { directories: answer.results.len(), ..Self::default() };
+        let mut counted = BTreeSet::new();
+        for directory in &answer.results {
+            disks.failed += usize::from(directory.error_code != 0);
+            let partitions = directory.topics.iter().flat_map(|topic| &topic.partitions);
+            disks.log_bytes += partitions.map(|one| one.partition_size).sum::<i64>();
+            let (total, free) = (directory.total_bytes, directory.usable_bytes);
+            if total > 0 && counted.insert((total, free)) {
+                disks.total_bytes += total;
+                disks.free_bytes += free.max(0);
+            }
+        }
+        disks
     }
 }
 

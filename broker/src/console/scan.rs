@@ -48,6 +48,11 @@ impl Budget {
         Self { deadline: Instant::now() + TIME_MAX, bytes: BYTES_MAX / scans.max(1) }
     }
 
+    /// Half of what is left: for a step that may turn out too long.
+    fn half(&self) -> Self {
+        Self { bytes: self.bytes.div_ceil(2), ..*self }
+    }
+
     fn is_spent(&self) -> bool {
         self.bytes == 0 || Instant::now() >= self.deadline
     }
@@ -105,7 +110,8 @@ impl Scan<'_> {
         Ok(self.found((first, end), next, sink, is_exhausted))
     }
 
-    /// The last messages in front of `end`: in steps back that double.
+    /// The last messages in front of `end`: in steps back that double. A step whose end was not reached is taken again, as long as
+    /// there is room for: else what is older would be shown and what is newer would not.
     pub(super) async fn backward(
         &self,
         start: i64,
@@ -121,17 +127,24 @@ impl Scan<'_> {
         while upper > start && all.kept.len() < limit {
             let lower = upper.saturating_sub(step).max(start);
             let mut sink = Sink { limit, ..Sink::default() };
-            let reached = self.between(lower, upper, &mut budget, &mut sink, false).await?;
+            let mut half = budget.half();
+            let given = half.bytes;
+            let reached = self.between(lower, upper, &mut half, &mut sink, false).await?;
+            let used = given - half.bytes;
+            budget.bytes = budget.bytes.saturating_sub(used);
             all.scanned += sink.scanned;
+            if reached < upper {
+                step = shorter(step, reached - lower, used, budget.half().bytes);
+                is_exhausted = step == 0 || budget.is_spent();
+                if is_exhausted {
+                    break;
+                }
+                continue;
+            }
             while let Some(message) = sink.kept.pop_back()
                 && all.kept.len() < limit
             {
                 all.kept.push_front(message);
-            }
-            if reached < upper {
-                // The end of this step was not reached: what is newer was looked at only in part.
-                is_exhausted = true;
-                break;
             }
             upper = lower;
             step = step.saturating_mul(2);
@@ -178,7 +191,8 @@ impl Scan<'_> {
                 ));
             }
             let Some(Records::Bytes(bytes)) = data.records.filter(|records| !records.is_empty()) else {
-                break;
+                // There is nothing more that may be read.
+                return Ok(to.max(from));
             };
             budget.bytes = budget.bytes.saturating_sub(bytes.len());
             let aborted = Aborted::new(data.aborted_transactions.unwrap_or_default());
@@ -307,6 +321,16 @@ impl Scan<'_> {
     }
 }
 
+/// How many offsets to step back instead of `step`, of which the first `read` took `used` bytes, with `room` for so many; 0: none.
+fn shorter(step: i64, read: i64, used: usize, room: usize) -> i64 {
+    if read <= 0 || step <= 1 {
+        return 0;
+    }
+    let each = used / usize::try_from(read).unwrap_or(usize::MAX).max(1);
+    let fit = i64::try_from(room / each.max(1)).unwrap_or(i64::MAX);
+    fit.clamp(1, step / 2)
+}
+
 /// The last messages, up to a limit.
 #[derive(Default)]
 struct Sink {
@@ -422,6 +446,16 @@ mod tests {
         assert_eq!(show(&[0xff, 0xfe], 9), json!({ "base64": "//4=", "bytes": 2, "cut": false }));
         assert_eq!(show(b"", 9), json!({ "text": "", "bytes": 0, "cut": false }));
         assert_eq!(field(None, 9), Value::Null);
+    }
+
+    #[test]
+    fn a_step_that_was_too_long_is_taken_as_far_as_there_is_room() {
+        // Five of fifty records took 5 MB, and there are 2.5 MB.
+        assert_eq!(shorter(50, 5, 5_000_000, 2_500_000), 2);
+        assert_eq!(shorter(50, 5, 5_000_000, 100), 1);
+        assert_eq!(shorter(50, 49, 10, 5_000_000), 25);
+        assert_eq!(shorter(1, 0, 0, 5_000_000), 0);
+        assert_eq!(shorter(50, 0, 10, 5_000_000), 0);
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub(super) async fn describe(
     let indexes: Vec<i32> = wanted.iter().map(|(index, _)| *index).collect();
     let live = console.live(&Text::from(name.as_str()), &indexes).await;
     let partitions: Vec<Value> =
-        wanted.iter().map(|(index, partition)| live.shown(*index, partition)).collect();
+        wanted.iter().map(|(index, partition)| live.shown(&image, *index, partition)).collect();
     let overridden = access
         .topic(Operation::DescribeConfigs, &name)
         .is_ok()
@@ -200,7 +200,7 @@ impl Console {
 }
 
 impl Live {
-    fn shown(&self, index: i32, partition: &PartitionImage) -> Value {
+    fn shown(&self, image: &MetadataImage, index: i32, partition: &PartitionImage) -> Value {
         let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
         let key = (self.topic.clone(), index);
         let replicas: Vec<Value> = partition
@@ -210,6 +210,8 @@ impl Live {
                 json!({
                     "broker": id.0,
                     "in_sync": partition.isr.contains(id),
+                    // The last one in sync stays that while its broker is down.
+                    "alive": image.broker(*id).is_some_and(|broker| !broker.fenced),
                     "bytes": self.sizes.get(&(index, id.0)),
                 })
             })

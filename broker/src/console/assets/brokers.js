@@ -1,10 +1,10 @@
 // Brokers: all of them, and one with its disks and properties.
 
 import { get, part } from "./api.js";
-import { bar } from "./overview.js";
+import { bar, full, percent, quiet } from "./overview.js";
 import { configTable } from "./configs.js";
 import { h, fill, path } from "./dom.js";
-import { bytes, bytesRate, count, rate, time } from "./format.js";
+import { bytes, bytesRate, count, plural, rate, time } from "./format.js";
 import { panel } from "./chart.js";
 import { table } from "./table.js";
 
@@ -12,6 +12,13 @@ const KIND = { running: "good", stopping: "warn", fenced: "bad" };
 
 function state(broker) {
   return h("span", { class: `tag ${KIND[broker.state]}` }, broker.state === "fenced" ? "down" : broker.state);
+}
+
+function diskUse({ disks }) {
+  if (!disks || !(disks.total_bytes > 0)) return "–";
+  const share = 1 - disks.free_bytes / disks.total_bytes;
+  const told = `${bytes(disks.log_bytes)} of logs in ${plural(disks.directories, "directory", "directories")} · ${bytes(disks.free_bytes)} free of ${bytes(disks.total_bytes)}`;
+  return h("span", { title: told }, disks.failed > 0 ? h("span", { class: "tag bad" }, `${disks.failed} failed`) : null, " ", h("span", { class: full(share) ? `tag ${full(share)}` : "" }, percent(share)));
 }
 
 export function brokers() {
@@ -24,27 +31,34 @@ export function brokers() {
       { title: "Role", cell: (broker) => (broker.role ? h("span", { class: `tag ${broker.role === "controller" ? "accent" : ""}` }, broker.role) : h("span", { class: "faint" }, "broker")) },
       { title: "Rack", minor: true, cell: (broker) => broker.rack || "–" },
       { title: "Address", minor: true, kind: "mono", cell: (broker) => broker.listeners.map((listener) => `${listener.host}:${listener.port}`).join(", ") },
-      { title: "Leaders", num: true, cell: (broker) => count(broker.leaders) },
+      { title: "Leaders", num: true, minor: true, cell: (broker) => count(broker.leaders) },
       { title: "Replicas", num: true, minor: true, cell: (broker) => count(broker.replicas) },
-      { title: "In", num: true, cell: (broker) => bytesRate(broker.traffic?.produced_bytes.at(-1)) },
+      { title: "Disk used", num: true, cell: diskUse },
+      { title: "In", num: true, minor: true, cell: (broker) => bytesRate(broker.traffic?.produced_bytes.at(-1)) },
       { title: "Out", num: true, minor: true, cell: (broker) => bytesRate(broker.traffic?.fetched_bytes.at(-1)) },
       { title: "Requests", num: true, minor: true, cell: (broker) => rate(broker.traffic?.requests.at(-1)) },
       { title: "Version", minor: true, cell: (broker) => broker.version },
     ],
   });
-  const voters = h("div", { class: "scroll" });
+  const voters = table({
+    caption: "Controllers",
+    columns: [
+      { title: "Node", kind: "name", cell: (voter) => `node ${voter.node_id}` },
+      { title: "Role", cell: (voter) => (voter.role === "leader" ? h("span", { class: "tag accent" }, "leader") : voter.role) },
+      { title: "Address", minor: true, kind: "mono", cell: (voter) => voter.endpoint || "–" },
+      { title: "Log end", num: true, cell: (voter) => count(voter.log_end_offset) },
+      { title: "Behind", num: true, cell: (voter) => (voter.lag > 0 ? h("span", { class: "tag warn" }, count(voter.lag)) : "0") },
+      { title: "Caught up at", minor: true, cell: (voter) => (voter.last_caught_up_ms > 0 ? time(voter.last_caught_up_ms) : "–") },
+    ],
+  });
   const end = h("span", { class: "end" });
-  const quorumPanel = h("section", { class: "panel", hidden: true }, h("header", {}, h("h2", {}, "Controller quorum"), end), voters);
+  const quorumPanel = h("section", { class: "panel", hidden: true }, h("header", {}, h("h2", {}, "Controller quorum"), end), voters.element);
   return {
     title: "Brokers",
     element: h("div", {}, h("div", { class: "head" }, h("h1", {}, "Brokers")), h("section", { class: "panel" }, list.element), quorumPanel),
     every_ms: 3_000,
     key: (event) => list.key(event),
     async update(_query, signal) {
-      const quiet = (error) => {
-        if (error.name === "AbortError") throw error;
-        return null;
-      };
       const [cluster, quorum, traffic] = await Promise.all([get("/cluster", {}, signal), get("/quorum", {}, signal).catch(quiet), get("/traffic", {}, signal).catch(quiet)]);
       const voting = new Set((quorum?.voters ?? []).map((voter) => voter.node_id));
       list.update(cluster.brokers.map((broker) => ({
@@ -55,11 +69,8 @@ export function brokers() {
       quorumPanel.hidden = !quorum;
       if (!quorum) return;
       fill(end, `term ${count(quorum.leader_epoch)} · committed to ${count(quorum.high_watermark)}`);
-      const member = (kind) => (voter) => h("tr", {}, h("td", { class: "name" }, `node ${voter.node_id}`), h("td", {}, voter.node_id === quorum.leader_id ? h("span", { class: "tag accent" }, "leader") : kind),
-        h("td", { class: "mono" }, voter.endpoint || "–"), h("td", { class: "num" }, count(voter.log_end_offset)), h("td", { class: "num" }, count(voter.lag)),
-        h("td", {}, voter.last_caught_up_ms > 0 ? time(voter.last_caught_up_ms) : "–"));
-      fill(voters, h("table", { "aria-label": "Controllers" }, h("thead", {}, h("tr", {}, ["Node", "Role", "Address"].map((text) => h("th", {}, text)), h("th", { class: "num" }, "Log end"), h("th", { class: "num" }, "Behind"), h("th", {}, "Caught up at"))),
-        h("tbody", {}, quorum.voters.map(member("voter")), quorum.observers.map(member("observer")))));
+      const member = (role) => (voter) => ({ ...voter, role: voter.node_id === quorum.leader_id ? "leader" : role });
+      voters.update([...quorum.voters.map(member("voter")), ...quorum.observers.map(member("observer"))]);
     },
   };
 }
@@ -83,7 +94,7 @@ export function broker({ id, shell }) {
     every_ms: 3_000,
     key: (event) => configs.key(event),
     async update(query, signal) {
-      const [broker, traffic] = await Promise.all([get(`/brokers/${part(id)}`, {}, signal), get("/traffic", {}, signal).catch(() => null), configs.update(query, signal)]);
+      const [broker, traffic] = await Promise.all([get(`/brokers/${part(id)}`, {}, signal), get("/traffic", {}, signal).catch(quiet), configs.update(query, signal)]);
       fill(sub, state(broker), " ", broker.is_controller ? h("span", { class: "tag accent" }, "controller") : "");
       const own = traffic?.nodes.find((node) => node.id === broker.id);
       charts[0].update(own?.produced_bytes ?? []);
@@ -102,6 +113,6 @@ function disk(directory) {
   const share = directory.total_bytes > 0 ? used / directory.total_bytes : 0;
   return h("div", {}, h("p", {}, h("span", { class: "mono" }, directory.path), " ",
     directory.error ? h("span", { class: "tag bad" }, directory.error) : directory.cordoned ? h("span", { class: "tag warn" }, "cordoned") : ""),
-  h("div", { class: "bars" }, bar("disk used", used, directory.total_bytes, `${Math.round(share * 100)} %`, share > 0.9 ? "bad" : share > 0.8 ? "warn" : "")),
+  h("div", { class: "bars" }, bar("disk used", used, directory.total_bytes, percent(share), full(share))),
   h("p", { class: "soft" }, `${bytes(directory.log_bytes)} in ${count(directory.replicas)} logs · ${bytes(directory.free_bytes)} free of ${bytes(directory.total_bytes)}`));
 }

@@ -1,28 +1,51 @@
 // Properties: what holds, from where, and changing it. Those that differ from the default come first.
 
 import { get, part, put } from "./api.js";
-import { field, form, toast } from "./dialog.js";
-import { h, fill, path } from "./dom.js";
-import { plural } from "./format.js";
-import { table } from "./table.js";
+import { field, form, show, toast } from "./dialog.js";
+import { breakable, h, fill, path } from "./dom.js";
+import { bytes, duration, plural } from "./format.js";
+import { pager, table } from "./table.js";
 
 const SOURCE = { topic: "accent", broker: "accent", cluster: "accent", group: "accent", static: "good" };
 const SAID = { default: "default", static: "property file", cluster: "cluster", broker: "this broker", topic: "this topic", group: "this group" };
+
+/** The greatest number of a type: Kafka's way to say that there is no limit. */
+const NO_LIMIT = ["9223372036854775807", "2147483647"];
+
+/** What a value says in a unit that people read; nothing, where the value says it. */
+function hint(config, value = config.value) {
+  if (config.sensitive || !/^\d+$/.test(value ?? "")) return "";
+  if (NO_LIMIT.includes(value)) return "the greatest there is";
+  const number = Number(value);
+  if (/\.ms$/.test(config.name) && number >= 1_000) return duration(number);
+  return /(\.|^)bytes(\.|$)|buffer\.size$/.test(config.name) && number >= 1_024 ? bytes(number).replace(/\.0+ /, " ") : "";
+}
+
+/** Rows of a page: a broker has some hundred configs, and drawing all of them takes longer than anything else. */
+const PAGE_SIZE = 50;
 
 /** The configs of one resource, as a part of a page. */
 export function configTable(scope, name, shell) {
   let all = [];
   let mayAlter = false;
-  const search = h("input", { type: "search", placeholder: "Search configs  ( / )", "aria-label": "Search configs", oninput: () => draw() });
-  const changed = h("input", { type: "checkbox", onchange: () => draw() });
+  let page = 1;
+  let pages = 1;
+  const foot = h("div");
+  const go = (number) => {
+    page = number;
+    draw();
+  };
+  const search = h("input", { type: "search", placeholder: "Search configs  ( / )", "aria-label": "Search configs", oninput: () => go(1) });
+  const changed = h("input", { type: "checkbox", onchange: () => go(1) });
   const end = h("span", { class: "end" });
+  const unknown = h("div", { class: "body soft", hidden: true }, "The broker does not answer, so what its property file says is not known: these are the configs that were set while brokers run.");
   const list = table({
     caption: "Configs",
-    empty: "No config fits.",
-    open: (config) => edit(config),
+    empty: () => (all.length === 0 ? "None." : "No config fits."),
+    open: (config) => (mayAlter && !config.read_only ? edit(config) : about(config)),
     columns: [
-      { title: "Name", kind: "name", cell: (config) => h("span", { title: config.documentation }, config.name) },
-      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : config.value) },
+      { title: "Name", kind: "name", cell: (config) => h("button", { class: "link", type: "button", title: config.documentation, onclick: () => about(config) }, breakable(config.name)) },
+      { title: "Value", kind: "wide mono", cell: (config) => (config.sensitive ? h("span", { class: "faint" }, "secret") : config.value === null || config.value === "" ? h("span", { class: "faint" }, "–") : [config.value, hint(config) === "" ? null : h("span", { class: "hint" }, hint(config))]) },
       { title: "From", minor: true, cell: (config) => h("span", { class: `tag ${SOURCE[config.source] ?? ""}` }, SAID[config.source] ?? config.source) },
       { title: "Type", minor: true, cell: (config) => h("span", { class: "faint" }, config.type) },
       { title: "", num: true, cell: (config) => (mayAlter && !config.read_only ? h("button", { class: "button small", type: "button", onclick: () => edit(config) }, "Edit") : h("span", { class: "faint" }, config.read_only ? "read-only" : "")) },
@@ -32,9 +55,29 @@ export function configTable(scope, name, shell) {
   function draw() {
     const word = search.value.trim().toLowerCase();
     const fits = all.filter((config) => (word === "" || config.name.toLowerCase().includes(word) || (config.documentation ?? "").toLowerCase().includes(word)) && (!changed.checked || config.source !== "default"));
-    list.update(fits.map((config) => ({ ...config, may_alter: mayAlter })));
+    pages = Math.max(1, Math.ceil(fits.length / PAGE_SIZE));
+    page = Math.min(page, pages);
+    const visible = fits.slice((page - 1) * PAGE_SIZE, page * PAGE_SIZE);
+    list.update(visible.map((config) => ({ ...config, may_alter: mayAlter })));
+    fill(foot, pager({ page, pages, size: PAGE_SIZE, total: fits.length }, go));
     fill(end, `${plural(all.filter((config) => config.source !== "default").length, "differs", "differ")} from the default`);
   }
+
+  /** What a config is, for whoever only wants to know. */
+  function about(config) {
+    const may = mayAlter && !config.read_only;
+    const rows = [["Value", told(config.value, config)], ["From", SAID[config.source] ?? config.source], ["Default", told(config.default, config)], ["Type", config.type], ["Valid", config.valid],
+      ["Changes", config.read_only ? "with the property file and a restart" : mayAlter ? "while brokers run" : "while brokers run, by those with AlterConfigs"]];
+    const dialog = show(config.name, [h("p", {}, config.documentation || "It has no description."),
+      h("dl", { class: "facts" }, rows.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))],
+    { broad: false, actions: may ? [h("button", { class: "button first", type: "button", onclick: () => {
+      dialog.close();
+      edit(config);
+    } }, "Edit")] : [] });
+  }
+
+  const told = (value, config) => [h("span", { class: "mono" }, shown(value, config)), hint(config, value) === "" ? null : h("span", { class: "hint" }, hint(config, value))];
+  const shown = (value, config) => (config.sensitive ? "secret" : value === null || value === undefined || value === "" ? "–" : value);
 
   async function edit(config) {
     if (!mayAlter || config.read_only) return;
@@ -49,7 +92,7 @@ export function configTable(scope, name, shell) {
       action: "Apply",
       fields: [
         h("p", { class: "soft" }, config.documentation),
-        field(`Value (${config.type})`, input),
+        field(`Value (${config.type})`, input, [config.valid ? `Valid: ${config.valid}. ` : "", config.sensitive ? "" : `Default: ${shown(config.default, config)}. `, `Now from: ${SAID[config.source] ?? config.source}.`]),
         isOwn ? h("label", { class: "check" }, reset, "Remove it: what the level above says holds then") : null,
       ],
       submit: ({ elements }) => put(`/configs/${part(scope)}/${part(name)}`, reset.checked ? { unset: [config.name] } : { set: { [config.name]: elements.value.value } }),
@@ -59,12 +102,18 @@ export function configTable(scope, name, shell) {
   }
 
   return {
-    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), list.element),
+    element: h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Configs"), h("div", { class: "tools" }, search, h("label", { class: "check" }, changed, "changed only")), end), unknown, list.element, foot),
     every_ms: 0,
-    key: (event) => list.key(event),
+    key(event) {
+      if (event.key === "n" && page < pages) go(page + 1);
+      else if (event.key === "p" && page > 1) go(page - 1);
+      else return list.key(event);
+      return true;
+    },
     async update(_query, signal) {
       const answer = await get(`/configs/${part(scope)}/${part(name)}`, {}, signal);
       all = answer.configs;
+      unknown.hidden = answer.answered;
       mayAlter = answer.may_alter;
       draw();
     },

@@ -1,6 +1,7 @@
 // Dialogs: a form with fields, a question before what cannot be undone, and short words about what was done.
 
 import { h, fill } from "./dom.js";
+import { sentence } from "./format.js";
 
 /** Says something for a moment. */
 export function toast(text) {
@@ -11,7 +12,7 @@ export function toast(text) {
 
 /** What an error says. */
 export function errorText(error) {
-  return [error.message, error.hint ? ` ${error.hint}` : ""].join("");
+  return [error.message, error.hint].filter(Boolean).map(sentence).join(" ");
 }
 
 /** Opens a form. `submit` gets the form's element and may throw: the dialog then stays and says why. */

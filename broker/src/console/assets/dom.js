@@ -49,6 +49,11 @@ export function path(...parts) {
   return "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
 }
 
+/** A name that may be broken behind its dots and dashes where there is no room. */
+export function breakable(name) {
+  return name.split(/(?<=[._-])/).flatMap((piece, index) => (index === 0 ? [piece] : [h("wbr"), piece]));
+}
+
 /** Whether somebody is typing. */
 export function isTyping() {
   const active = document.activeElement;

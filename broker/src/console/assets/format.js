@@ -42,6 +42,20 @@ export const clock = (ms) => {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 };
 
+/** `7 days`, `1.5 h`, `250 ms`. */
+export function duration(ms) {
+  const units = [["day", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1_000]];
+  const [name, size] = units.find(([, size]) => ms >= size) ?? ["ms", 1];
+  const value = Math.round((ms / size) * 10) / 10;
+  return `${whole.format(value)} ${name === "day" && value !== 1 ? "days" : name}`;
+}
+
+/** A text of the server as a sentence. */
+export function sentence(text) {
+  if (!text) return "";
+  return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
 /** `1 partition`, `2 partitions`. */
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 

@@ -2,19 +2,24 @@
 
 import { get, part, remove } from "./api.js";
 import { form, toast } from "./dialog.js";
-import { debounced, h, fill, path } from "./dom.js";
+import { breakable, debounced, h, fill, path } from "./dom.js";
 import { count, plural } from "./format.js";
-import { bar } from "./overview.js";
+import { meter } from "./overview.js";
 import { pager, table } from "./table.js";
+import { nothing } from "./topics.js";
 
-const KIND = { stable: "good", empty: "", dead: "bad", preparingrebalance: "warn", completingrebalance: "warn", assigning: "warn", reconciling: "warn" };
+const KIND = { stable: "good", empty: "", dead: "bad", notready: "warn", preparingrebalance: "warn", completingrebalance: "warn", assigning: "warn", reconciling: "warn" };
+/** Words as the protocol has them, and as people read them. */
+const words = (text) => (text === "" ? "unknown" : text.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase());
+const STATES = ["Stable", "Empty", "PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling", "NotReady", "Dead"];
+const TYPES = ["classic", "consumer", "share", "streams"];
 
 function state(text) {
-  return h("span", { class: `tag ${KIND[text.toLowerCase()] ?? ""}` }, text === "" ? "unknown" : text.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase());
+  return h("span", { class: `tag ${KIND[text.toLowerCase()] ?? ""}` }, words(text));
 }
 
 function lag(number) {
-  return number === null ? "–" : h("span", { class: number === 0 ? "faint" : "" }, count(number));
+  return number === null || number === undefined ? "–" : h("span", { class: number === 0 ? "faint" : "" }, count(number));
 }
 
 export function groups({ query: first, shell }) {
@@ -24,18 +29,22 @@ export function groups({ query: first, shell }) {
   const change = (changes) => shell.go({ ...current, page: "", ...changes });
   const search = h("input", { type: "search", placeholder: "Search groups  ( / )", "aria-label": "Search groups", value: first.search ?? "", maxlength: 249,
     oninput: debounced(180, () => change({ search: search.value.trim() })) });
-  const states = h("select", { "aria-label": "State", onchange: () => change({ state: states.value }) },
-    [["", "every state"], ["Stable", "stable"], ["Empty", "empty"], ["PreparingRebalance", "preparing rebalance"], ["CompletingRebalance", "completing rebalance"], ["Reconciling", "reconciling"], ["Assigning", "assigning"]]
-      .map(([value, text]) => h("option", { value, selected: value === (first.state ?? "") }, text)));
+  const choice = (label, all, names, key) => {
+    const select = h("select", { "aria-label": label, onchange: () => change({ [key]: select.value }) },
+      ["", ...names].map((value) => h("option", { value, selected: value === (first[key] ?? "") }, value === "" ? all : words(value))));
+    return select;
+  };
+  const types = choice("Type", "every type", TYPES, "type");
+  const states = choice("State", "every state", STATES, "state");
   const foot = h("div");
   const list = table({
     caption: "Groups",
-    empty: "No group fits.",
+    empty: () => nothing("group", Boolean(current.search || current.state || current.type), shell),
     open: (group) => (location.hash = path("groups", group.id)),
     columns: [
-      { title: "Group", sort: "name", kind: "name", cell: (group) => h("a", { href: path("groups", group.id), title: group.id }, group.id) },
+      { title: "Group", sort: "name", kind: "name", cell: (group) => h("a", { href: path("groups", group.id), title: group.id }, breakable(group.id)) },
       { title: "State", sort: "state", cell: (group) => state(group.state) },
-      { title: "Protocol", sort: "type", minor: true, cell: (group) => h("span", { class: "soft" }, group.type) },
+      { title: "Type", sort: "type", minor: true, cell: (group) => h("span", { class: "soft" }, group.type) },
       { title: "Members", sort: "members", first: "descending", num: true, cell: (group) => count(group.members) },
       { title: "Topics", num: true, minor: true, cell: (group) => count(group.topics) },
       { title: "Lag", sort: "lag", first: "descending", num: true, cell: (group) => lag(group.lag) },
@@ -46,7 +55,7 @@ export function groups({ query: first, shell }) {
   return {
     title: "Groups",
     element: h("div", {},
-      h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", {}, "Groups"), sub), h("div", { class: "tools" }, search, states)),
+      h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", {}, "Groups"), sub), h("div", { class: "tools" }, search, types, states)),
       h("section", { class: "panel" }, list.element, foot)),
     every_ms: 4_000,
     key(event) {
@@ -57,7 +66,7 @@ export function groups({ query: first, shell }) {
     },
     async update(query, signal) {
       current = query;
-      const answer = await get("/groups", query, signal);
+      const [answer] = await Promise.all([get("/groups", query, signal), shell.known()]);
       page = answer.page;
       const wanted = query.sort ?? "name";
       fill(sub, plural(page.total, "group"), query.search ? ` with “${query.search}”` : "",
@@ -81,7 +90,7 @@ export function group({ id, shell }) {
     caption: "Members",
     empty: "It has no members.",
     columns: [
-      { title: "Client", kind: "name", cell: (member) => h("span", { title: member.id }, member.client_id || "–") },
+      { title: "Client", kind: "name", cell: (member) => [h("span", {}, breakable(member.client_id || "–")), h("div", { class: "hint mono", title: "The member's id" }, member.id)] },
       { title: "Host", minor: true, kind: "mono", cell: (member) => member.host },
       { title: "Instance", minor: true, cell: (member) => member.instance_id ?? h("span", { class: "faint" }, "–") },
       { title: "Epoch", num: true, minor: true, cell: (member) => count(member.epoch) },
@@ -89,16 +98,18 @@ export function group({ id, shell }) {
     ],
   });
   let most = 1;
+  const committed = { title: "Committed", num: true, minor: true,
+    cell: (one) => (one.committed === null ? h("span", { class: "faint", title: "Where it begins is said by auto.offset.reset" }, "nothing yet") : count(one.committed)) };
   const offsets = table({
     caption: "Offsets",
-    empty: "It has committed nothing.",
+    empty: "It has committed nothing and reads nothing.",
     columns: [
-      { title: "Topic", kind: "name", cell: (one) => h("a", { href: path("topics", one.topic) }, one.topic) },
-      { title: "Partition", num: true, cell: (one) => h("a", { href: `${path("topics", one.topic, "messages")}?partition=${one.partition}&from=offset&offset=${one.committed}`, title: "Messages from here on" }, String(one.partition)) },
-      { title: "Committed", num: true, minor: true, cell: (one) => count(one.committed) },
+      { title: "Topic", kind: "name", cell: (one) => h("a", { href: path("topics", one.topic) }, breakable(one.topic)) },
+      { title: "Partition", num: true, cell: (one) => h("a", { href: `${path("topics", one.topic, "messages")}?partition=${one.partition}${one.committed === null ? "" : `&from=offset&offset=${one.committed}`}`, title: "Messages from here on" }, String(one.partition)) },
+      committed,
       { title: "End", num: true, minor: true, cell: (one) => count(one.end) },
       { title: "Lag", num: true, cell: (one) => lag(one.lag) },
-      { title: "", minor: true, cell: (one) => h("div", { class: "lagbar" }, bar("", one.lag ?? 0, most, "")) },
+      { title: "", minor: true, cell: (one) => h("div", { class: "lagbar" }, meter(one.lag ?? 0, most)) },
       { title: "Read by", minor: true, cell: (one) => one.member ?? h("span", { class: "faint" }, "nobody") },
     ],
   });
@@ -132,10 +143,11 @@ export function group({ id, shell }) {
       current = query;
       const group = await get(`/groups/${part(id)}`, query, signal);
       page = group.page;
-      fill(sub, state(group.state), ` ${group.type} protocol`, group.assignor ? ` · ${group.assignor}` : "", " · coordinated by ", h("a", { href: path("brokers", String(group.coordinator)) }, `broker ${group.coordinator}`));
+      fill(sub, state(group.state), ` ${group.type} group`, group.assignor ? ` · ${group.assignor}` : "", " · coordinated by ", h("a", { href: path("brokers", String(group.coordinator)) }, `broker ${group.coordinator}`));
       const figure = (value, label) => h("div", { class: "figure" }, h("b", {}, value), h("span", {}, label));
-      fill(figures, figure(count(group.lag), "records behind"), figure(group.members === null ? "–" : count(group.members.length), "members"), figure(count(page.total), "partitions committed"));
+      fill(figures, figure(count(group.lag), "records behind"), figure(group.members === null ? "–" : count(group.members.length), "members"), figure(count(group.committed_in), group.type === "share" ? "partitions begun" : "partitions committed"), figure(count(page.total - (group.committed_in ?? 0)), "read without a commit"));
       fill(actions, group.may_delete && group.members?.length === 0 ? h("button", { class: "button danger", type: "button", onclick: drop }, "Delete") : null);
+      committed.title = group.type === "share" ? "Begins at" : "Committed";
       members.update(group.members ?? []);
       most = Math.max(1, ...group.offsets.map((one) => one.lag ?? 0));
       offsets.update(group.offsets);

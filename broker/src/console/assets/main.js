@@ -3,6 +3,7 @@
 import { get, keepLogin, ApiError } from "./api.js";
 import { field, form, show, toast, errorText } from "./dialog.js";
 import { h, fill, isTyping } from "./dom.js";
+import { count, plural, sentence } from "./format.js";
 import { overview } from "./overview.js";
 import { topics } from "./topics.js";
 import { topic } from "./topic.js";
@@ -33,6 +34,7 @@ const state = { page: null, session: null, number: 0, timer: 0, abort: new Abort
 /** What pages get beside their address. */
 const shell = {
   session: () => state.session,
+  known: () => known(),
   /** Another address of the same page: filters, page numbers. Empty values are left out. */
   go(query, { push = false } = {}) {
     const { parts } = address();
@@ -89,7 +91,10 @@ async function open() {
   state.page.query = query;
   document.title = `${state.page.title} · Ottla`;
   fill(main, state.page.element);
+  state.page.is_shown = false;
   scrollTo(0, 0);
+  // Whoever came by a link reads on here, not at a link that is gone.
+  if (!main.contains(document.activeElement)) main.focus({ preventScroll: true });
   await look();
 }
 
@@ -102,9 +107,11 @@ async function look() {
   const number = ++state.number;
   if (!page) return;
   try {
-    if (!state.session) await session();
-    await page.update(page.query, state.abort.signal);
+    // Neither waits for the other.
+    await Promise.all([known(), page.update(page.query, state.abort.signal)]);
     if (number === state.number) notice.hidden = true;
+    page.is_shown = true;
+    if (page === state.page && !main.contains(page.element)) fill(main, page.element);
   } catch (error) {
     if (error.name === "AbortError" || number !== state.number) return;
     // Whoever does not want to sign in is not asked again and again.
@@ -123,10 +130,22 @@ async function tell(error) {
   if (!(error instanceof ApiError)) console.error(error);
   const may = error.status === 401 || (error.status === 403 && state.session?.login_offered && !state.session.signed_in);
   notice.hidden = false;
-  fill(notice, h("b", {}, error.message), " ", h("span", { class: "soft" }, error.hint ?? "", error.code ? ` (${error.code})` : ""),
+  fill(notice, h("b", {}, sentence(error.message)), " ", h("span", { class: "soft" }, sentence(error.hint), error.code ? ` (${error.code})` : ""),
     may ? [" ", h("button", { class: "button small", type: "button", onclick: signIn }, "Sign in")] : null);
-  if (main.querySelector(".loading")) fill(main.querySelector(".loading"), "This could not be loaded.");
+  // A frame with nothing in it would look like something without anything in it.
+  if (state.page && !state.page.is_shown && [403, 404].includes(error.status)) {
+    fill(main, h("div", { class: "empty" }, h("h1", {}, state.page.title), h("p", {}, error.status === 404 ? "It is not there." : "It is not shown to you."), h("p", {}, h("a", { href: "#/" }, "To the overview"))));
+  } else if (main.querySelector(".loading")) fill(main.querySelector(".loading"), "This could not be loaded.");
   return error.status !== 401;
+}
+
+let asking = null;
+
+/** Who asks, once that is known. */
+function known() {
+  if (state.session) return Promise.resolve(state.session);
+  asking ??= session().finally(() => (asking = null));
+  return asking;
 }
 
 async function session() {
@@ -135,6 +154,7 @@ async function session() {
   user.hidden = !state.session.login_offered;
   fill(user, state.session.signed_in ? state.session.principal.replace(/^User:/, "") : "Sign in");
   user.title = state.session.signed_in ? "Sign out" : "Sign in with a user of the Kafka listeners";
+  return state.session;
 }
 
 let signingIn = null;
@@ -183,12 +203,17 @@ function toggleTheme() {
   theme(isDark ? "light" : "dark");
 }
 
+// An address of this page alone: what stands behind # is the router's.
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 document.getElementById("theme").addEventListener("click", toggleTheme);
 document.getElementById("help").addEventListener("click", help);
 
 function help() {
   const keys = [["/", "search"], ["g o", "overview"], ["g t", "topics"], ["g g", "groups"], ["g b", "brokers"], ["g c", "configs"], ["j k", "down and up a list"],
-    ["Enter", "open"], ["n p", "next and previous page"], ["Esc", "close, or let go of the list"], ["c", "create, where that is possible"], ["r", "look again"], ["d", "light or dark"], ["?", "this"]];
+    ["Enter", "open"], ["n p", "next and previous page"], ["Esc", "close, or let go of the list"], ["1 2 3", "partitions, messages and configs of a topic"], ["f", "follow the newest messages"], ["c", "create a topic"], ["r", "look again"], ["d", "light or dark"], ["?", "this"]];
   show("Keyboard", h("div", { class: "keys" }, keys.map(([key, what]) => [h("span", {}, key.split(" ").map((one) => [h("kbd", {}, one), " "])), h("span", {}, what)])), { broad: false });
 }
 
@@ -221,6 +246,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "r") look();
 });
 
+const CONCERNED = "#/topics?filter=trouble";
+
 /** The health in the bar, whatever the page. */
 async function health() {
   const element = document.getElementById("health");
@@ -228,13 +255,15 @@ async function health() {
     const cluster = await get("/cluster");
     const down = cluster.brokers.filter((broker) => broker.state === "fenced").length;
     const { offline, under_min_isr, under_replicated } = cluster.trouble ?? {};
-    const [kind, text] = offline?.count > 0 ? ["bad", `${offline.count} offline`]
-      : under_min_isr?.count > 0 ? ["bad", `${under_min_isr.count} under min ISR`]
+    const [kind, text, target] = offline?.count > 0 ? ["bad", `${plural(offline.count, "partition")} offline`, CONCERNED]
+      : under_min_isr?.count > 0 ? ["bad", `${count(under_min_isr.count)} under min ISR`, CONCERNED]
       : cluster.controller_id < 0 ? ["bad", "no controller"]
-      : down > 0 ? ["warn", `${down} of ${cluster.brokers.length} brokers down`]
-      : under_replicated?.count > 0 ? ["warn", `${under_replicated.count} under-replicated`]
+      : down > 0 ? ["warn", `${down} of ${plural(cluster.brokers.length, "broker")} down`, "#/brokers"]
+      : under_replicated?.count > 0 ? ["warn", `${count(under_replicated.count)} under-replicated`, CONCERNED]
+      // How partitions are takes a right: without it there is no saying that all is well.
+      : cluster.trouble === null ? ["", `${plural(cluster.brokers.length, "broker")} up`]
       : ["good", "healthy"];
-    fill(element, h("span", { class: `dot ${kind}` }), h("span", {}, text));
+    fill(element, h("span", { class: `dot ${kind}` }), target ? h("a", { href: target }, text) : h("span", {}, text));
     element.title = `Cluster ${cluster.cluster_id}`;
   } catch (error) {
     fill(element, h("span", { class: "dot" }), h("span", {}, error.status === 401 ? "" : "unknown"));

@@ -1,21 +1,25 @@
 // Messages of a topic: the newest, the oldest, from an offset or a time, with filters; one of them in full.
 
 import { get, part } from "./api.js";
-import { show } from "./dialog.js";
+import { errorText, show } from "./dialog.js";
 import { h, fill } from "./dom.js";
-import { bytes, count, fromBase64, hex, plural, time } from "./format.js";
+import { bytes, count, fromBase64, hex, plural, sentence, time } from "./format.js";
 import { table } from "./table.js";
 
 const FROM = [["newest", "newest"], ["oldest", "oldest"], ["offset", "from offset"], ["before", "before offset"], ["time", "from time"]];
+/** A topic of more partitions is read one at a time; the server's limit. */
+const AT_ONCE_MAX = 64;
 const FILTERS = [["text", "as text"], ["hex", "as hex"], ["json", "JSON field"]];
 
 export function messages(name, first, shell) {
   let current = first;
   let live = false;
-  let last = null;
+  let failed = [];
   const field = (label, input) => h("label", { class: "field" }, label, input);
   const select = (options, value, label, onchange) => h("select", { "aria-label": label, onchange }, options.map(([word, text]) => h("option", { value: word, selected: word === value }, text)));
-  const partition = h("select", { "aria-label": "Partition", onchange: apply }, h("option", { value: "" }, "all"));
+  // A list to choose from; where there are too many for that, or to be read at once, a number.
+  let partition = h("select", { "aria-label": "Partition", onchange: apply }, h("option", { value: "" }, "all"));
+  const partitionField = field("Partition", partition);
   const from = select(FROM, first.from ?? "newest", "From", () => {
     adapt();
     if (!["offset", "before", "time"].includes(from.value)) apply();
@@ -24,10 +28,11 @@ export function messages(name, first, shell) {
   const at = h("input", { type: "datetime-local", step: 1, "aria-label": "Time", value: first.time ? local(Number(first.time)) : "" });
   const key = h("input", { type: "text", "aria-label": "Key contains", value: first.key ?? "", placeholder: "any", maxlength: 500 });
   const value = h("input", { type: "search", "aria-label": "Value contains", value: first.value ?? "", placeholder: "any  ( / )", maxlength: 500 });
+  const header = h("input", { type: "text", "aria-label": "Header", value: first.header ?? "", placeholder: "name=value", maxlength: 500 });
   const as = select(FILTERS, first.as ?? "text", "How the filter is read", adapt);
   const limit = select([["20", "20"], ["50", "50"], ["100", "100"], ["500", "500"]], first.limit ?? "50", "How many", apply);
   const committed = h("input", { type: "checkbox", checked: first.isolation !== "uncommitted", onchange: apply });
-  const follow = h("button", { class: "button", type: "button", onclick: toggle }, "Follow");
+  const follow = h("button", { class: "button", type: "button", title: "Look again and again (f)", "aria-pressed": "false", onclick: toggle }, "Follow");
   const status = h("span", { class: "end" });
   const foot = h("div");
   const problem = h("div", { class: "error", hidden: true });
@@ -36,12 +41,12 @@ export function messages(name, first, shell) {
   const bar = h("form", { class: "tools body", onsubmit: (event) => {
     event.preventDefault();
     apply();
-  } }, field("Partition", partition), field("From", from), offsetField, atField, field("Key", key), field("Value", value), field("Filter", as), field("Show", limit),
+  } }, partitionField, field("From", from), offsetField, atField, field("Key", key), field("Value", value), field("Header", header), field("Filter", as), field("Show", limit),
   h("label", { class: "check" }, committed, "committed only"), h("button", { class: "button first", type: "submit" }, "Read"), follow);
 
   const list = table({
     caption: "Messages",
-    empty: "No message fits.",
+    empty: () => (failed.length > 0 ? h("ul", { class: "plain" }, failed.slice(0, 10).map((text) => h("li", {}, sentence(text)))) : current.key || current.value || current.header ? "No message fits." : current.from && current.from !== "newest" ? "There is no message from there on." : "There are no messages yet."),
     open,
     columns: [
       { title: "Time", cell: (one) => when(one.timestamp_ms) },
@@ -53,24 +58,40 @@ export function messages(name, first, shell) {
     ],
   });
 
+  function choosePartitions(partitions, isMany) {
+    if (isMany) {
+      if (partition.max === String(partitions - 1)) return;
+      partition = h("input", { type: "number", min: 0, max: partitions - 1, required: true, "aria-label": "Partition", title: `0 to ${count(partitions - 1)}`, onchange: apply });
+    } else {
+      if (partition.options?.length === partitions + 1) return;
+      const number = (_, index) => h("option", { value: String(index) }, String(index));
+      partition = h("select", { "aria-label": "Partition", onchange: apply }, h("option", { value: "" }, "all"), Array.from({ length: partitions }, number));
+    }
+    fill(partitionField, "Partition", partition);
+  }
+
   function adapt() {
     offsetField.hidden = !["offset", "before"].includes(from.value);
     atField.hidden = from.value !== "time";
+    if (from.value === "time" && at.value === "") at.value = local(Date.now() - 3_600_000);
     value.placeholder = as.value === "json" ? "user.id=42" : as.value === "hex" ? "de ad be ef" : "any  ( / )";
   }
 
   function apply() {
     const needsOffset = ["offset", "before"].includes(from.value);
+    // An offset is one of a partition.
+    if (needsOffset && partition.value === "") partition.value = "0";
     shell.go({
       partition: partition.value, from: from.value === "newest" ? "" : from.value, offset: needsOffset ? offset.value || "0" : "",
       time: from.value === "time" && at.value ? String(new Date(at.value).getTime()) : from.value === "time" ? String(Date.now() - 3_600_000) : "",
-      key: key.value, value: value.value, as: as.value === "text" ? "" : as.value, limit: limit.value === "50" ? "" : limit.value, isolation: committed.checked ? "" : "uncommitted",
+      key: key.value, value: value.value, header: header.value, as: as.value === "text" ? "" : as.value, limit: limit.value === "50" ? "" : limit.value, isolation: committed.checked ? "" : "uncommitted",
     });
   }
 
   function toggle() {
     live = !live;
     follow.classList.toggle("first", live);
+    follow.setAttribute("aria-pressed", String(live));
     fill(follow, live ? "Following…" : "Follow");
     if (live && current.from) {
       from.value = "newest";
@@ -96,20 +117,22 @@ export function messages(name, first, shell) {
   const view = {
     element: h("div", {}, h("section", { class: "panel" }, bar), problem, h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Messages"), status), list.element, foot)),
     every_ms: 0,
-    key: (event) => list.key(event),
+    key(event) {
+      if (event.key !== "f") return list.key(event);
+      toggle();
+      return true;
+    },
     async update(query, signal, about) {
       current = query;
-      if (about.partitions + 1 !== partition.options.length) {
-        fill(partition, h("option", { value: "" }, "all"), Array.from({ length: Math.min(about.partitions, 10_000) }, (_, index) => h("option", { value: String(index) }, String(index))));
-      }
-      partition.value = query.partition ?? "";
-      if (about.partitions > 64 && !query.partition) {
-        partition.value = "0";
-        query = { ...query, partition: "0" };
-      }
+      const isMany = about.partitions > AT_ONCE_MAX;
+      if (isMany && !query.partition) query = { ...query, partition: "0" };
+      choosePartitions(about.partitions, isMany);
+      if (document.activeElement !== partition) partition.value = query.partition ?? "";
       if (!about.may.read) {
         problem.hidden = false;
-        fill(problem, "You may not read this topic.");
+        fill(problem, "You may not read this topic: it takes the right to Read it.");
+        fill(status, "");
+        fill(foot);
         return;
       }
       let answer;
@@ -119,17 +142,19 @@ export function messages(name, first, shell) {
       } catch (error) {
         if (error.name === "AbortError" || error.status === 401 || error.status === 0) throw error;
         problem.hidden = false;
-        fill(problem, error.message, error.hint ? ` ${error.hint}` : "");
+        fill(problem, errorText(error));
         return;
       }
-      last = answer;
-      list.update(answer.messages);
       fill(status, `${plural(answer.messages.length, "message")} · ${plural(answer.scanned, "record")} looked at`,
-        answer.exhausted ? [" · ", h("span", { class: "tag warn" }, "stopped at its limit: go on, or narrow it")] : "", answer.failures.length > 0 ? [" · ", h("span", { class: "tag bad" }, answer.failures[0])] : "");
+        answer.exhausted ? [" · ", h("span", { class: "tag warn" }, "stopped at its limit: go on, or narrow it")] : "", answer.failures.length > 0 ? [" · ", h("span", { class: "tag bad", title: answer.failures.join("\n") }, `without ${plural(answer.failures.length, "partition")}`)] : "");
+      failed = answer.failures;
+      list.update(answer.messages);
+      const heldBack = answer.positions.reduce((sum, one) => sum + one.held_back, 0);
+      if (heldBack > 0) status.append(" · ", h("span", { class: "tag warn", title: "Without committed only they are shown" }, `${plural(heldBack, "offset")} behind an open transaction`));
       const place = answer.positions.length === 1 ? answer.positions[0] : null;
       const backward = ["newest", "before"].includes(query.from ?? "newest");
-      fill(foot, place ? h("div", { class: "pager" }, `partition ${place.partition} holds offsets ${count(place.start)} to ${count(place.end - 1)}`, h("div", { class: "end" },
-        backward ? [step("« Newest", { from: "newest" }, query.from === "before"), step("Older ›", { from: "before", offset: String(place.next) }, place.next > place.start && answer.messages.length > 0)]
+      fill(foot, place ? h("div", { class: "pager" }, place.end > place.start ? `partition ${place.partition} holds offsets ${count(place.start)} to ${count(place.end - 1)}` : `partition ${place.partition} is empty; the next offset is ${count(place.end)}`, h("div", { class: "end" },
+        backward ? [step("« Newest", { from: "newest" }, query.from === "before"), step("Older ›", { from: "before", offset: String(place.next) }, place.next > place.start)]
           : [step("« Oldest", { from: "oldest" }, true), step("On ›", { from: "offset", offset: String(place.next) }, place.next < place.end)])) : null);
     },
   };

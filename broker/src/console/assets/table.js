@@ -3,7 +3,8 @@
 import { h, fill } from "./dom.js";
 import { count } from "./format.js";
 
-/** A table. Columns: {title, sort, num, cell(row)}; `open(row)` is what Enter and a click on the row's link do. */
+/** A table. Columns: {title, sort, num, cell(row)}; `open(row)` is what Enter and a click on the row's link do; `empty` is a text, or
+    makes one. */
 export function table({ columns, open, caption, empty = "Nothing here." }) {
   const head = h("tr");
   const body = h("tbody");
@@ -35,14 +36,14 @@ export function table({ columns, open, caption, empty = "Nothing here." }) {
       // What is as it was stays; what somebody is about to copy stays too.
       const state = JSON.stringify([items, sorting?.sort, sorting?.order]);
       const selection = getSelection();
-      if (state === shown || (!selection.isCollapsed && body.contains(selection.anchorNode))) return;
+      if ((state === shown && items.length > 0) || (!selection.isCollapsed && body.contains(selection.anchorNode))) return;
       shown = state;
       rows = items;
       const focus = focused();
       fill(head, columns.map((column) => heading(column, sorting)));
       const cells = (row) => columns.map((column) => h("td", { class: classes(column, column.kind) }, column.cell(row)));
       fill(body, rows.length > 0 ? rows.map((row) => h("tr", { class: row.rowClass }, cells(row)))
-        : h("tr", {}, h("td", { class: "empty", colspan: columns.length }, empty)));
+        : h("tr", {}, h("td", { class: "empty", colspan: columns.length }, typeof empty === "function" ? empty() : empty)));
       if (selected >= rows.length) selected = rows.length - 1;
       if (selected >= 0) mark(false);
       focus?.();
@@ -75,12 +76,13 @@ function heading(column, sorting) {
 
 /** What stands under a list: which part is shown, and the way to the others. */
 export function pager(page, go) {
-  const first = page.total === 0 ? 0 : (page.page - 1) * page.size + 1;
+  const first = (page.page - 1) * page.size + 1;
   const last = Math.min(page.page * page.size, page.total);
   const step = (label, title, number) => h("button", {
     class: "button small", type: "button", title, disabled: number < 1 || number > page.pages || number === page.page, onclick: () => go(number),
   }, label);
+  if (page.total === 0) return null;
   return h("div", { class: "pager" }, `${count(first)}–${count(last)} of ${count(page.total)}`,
-    h("div", { class: "end" }, step("«", "First page", 1), step("‹ Previous", "Previous page (p)", page.page - 1),
+    page.pages <= 1 ? null : h("div", { class: "end" }, step("«", "First page", 1), step("‹ Previous", "Previous page (p)", page.page - 1),
       `${count(page.page)} / ${count(page.pages)}`, step("Next ›", "Next page (n)", page.page + 1), step("»", "Last page", page.pages)));
 }

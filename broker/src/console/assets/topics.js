@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { field, form, pairs, toast } from "./dialog.js";
-import { debounced, h, fill, path } from "./dom.js";
+import { breakable, debounced, h, fill, path } from "./dom.js";
 import { bytes, count, plural } from "./format.js";
 import { pager, table } from "./table.js";
 
@@ -19,16 +19,18 @@ export function topics({ query: first, shell }) {
   const foot = h("div");
   const list = table({
     caption: "Topics",
-    empty: "No topic fits.",
+    empty: () => nothing("topic", filtered(), shell),
     open: (topic) => (location.hash = path("topics", topic.name)),
     columns: [
-      { title: "Topic", sort: "name", kind: "name", cell: (topic) => [h("a", { href: path("topics", topic.name), title: topic.name }, topic.name), topic.internal ? [" ", h("span", { class: "tag" }, "internal")] : null] },
+      { title: "Topic", sort: "name", kind: "name", cell: (topic) => [h("a", { href: path("topics", topic.name), title: topic.name }, breakable(topic.name)), topic.internal ? [" ", h("span", { class: "tag" }, "internal")] : null] },
       { title: "Partitions", sort: "partitions", first: "descending", num: true, cell: (topic) => count(topic.partitions) },
       { title: "Replicas", sort: "replication", first: "descending", num: true, minor: true, cell: (topic) => count(topic.replication_factor) },
-      { title: "Size", sort: "bytes", first: "descending", num: true, cell: (topic) => bytes(topic.bytes) },
-      { title: "Health", sort: "trouble", first: "descending", cell: troubled },
+      { title: "Size", sort: "bytes", first: "descending", num: true, minor: true, cell: (topic) => bytes(topic.bytes) },
+      { title: "Health", sort: "trouble", first: "descending", kind: "tags", cell: troubled },
     ],
   });
+  const filtered = () => Boolean(current.search || current.filter);
+  let looks = 0;
   const go = (number) => shell.go({ ...current, page: number > 1 ? String(number) : "" });
 
   return {
@@ -37,7 +39,10 @@ export function topics({ query: first, shell }) {
       h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", {}, "Topics"), sub),
         h("div", { class: "tools" }, search, h("label", { class: "check" }, trouble, "not well"), h("label", { class: "check" }, internal, "internal"), create)),
       h("section", { class: "panel" }, list.element, foot)),
-    every_ms: 5_000,
+    // Sizes come in behind: the first look may be without.
+    get every_ms() {
+      return looks > 0 && looks < 6 ? 400 : 5_000;
+    },
     key(event) {
       if (event.key === "c") createTopic(shell);
       else if (event.key === "n" && page && page.page < page.pages) go(page.page + 1);
@@ -47,8 +52,9 @@ export function topics({ query: first, shell }) {
     },
     async update(query, signal) {
       current = query;
-      const answer = await get("/topics", query, signal);
+      const [answer] = await Promise.all([get("/topics", query, signal), shell.known()]);
       page = answer.page;
+      looks = answer.sizes_known ? 0 : looks + 1;
       fill(sub, plural(page.total, "topic"), query.search ? ` with “${query.search}”` : "");
       list.update(answer.topics, { sort: query.sort ?? "name", order: query.order ?? "ascending", change: (sort, order) => change({ sort, order }) });
       fill(foot, pager(page, go));
@@ -56,10 +62,18 @@ export function topics({ query: first, shell }) {
   };
 }
 
+/** Why a list is empty. What somebody may not see is left out of it, so that is said too. */
+export function nothing(what, filtered, shell) {
+  const session = shell.session();
+  const who = session?.signed_in ? session.principal : "Without signing in you";
+  return [h("p", {}, filtered ? `No ${what} fits.` : session?.authorizer ? `There are no ${what}s to show.` : `There are no ${what}s yet.`),
+    session?.authorizer ? h("p", { class: "faint" }, `${who} may see only those that rules allow to Describe.`) : null];
+}
+
 /** What is not well with a topic. */
 export function troubled(topic) {
   const tags = [[topic.offline, "offline", "bad"], [topic.under_min_isr, "under min ISR", "bad"], [topic.under_replicated, "under-replicated", "warn"]].filter(([number]) => number > 0);
-  return tags.length === 0 ? h("span", { class: "soft" }, h("span", { class: "dot good" }), " in sync") : tags.map(([number, label, kind]) => [h("span", { class: `tag ${kind}` }, `${count(number)} ${label}`), " "]);
+  return tags.length === 0 ? h("span", { class: "soft" }, h("span", { class: "dot good" }), "\u00a0in sync") : tags.map(([number, label, kind]) => [h("span", { class: `tag ${kind}` }, `${count(number)} ${label}`), " "]);
 }
 
 export async function createTopic(shell) {

@@ -2,70 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+mod groups;
+mod http;
+mod trouble;
+
 use std::time::Duration;
 
 use ottla_tests::{Cluster, eventually};
 use serde_json::{Value, json};
 
-/// An answer: status, head, body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {} {}", self.head, String::from_utf8_lossy(&self.body)))
-    }
-
-    fn ok(&self) -> Value {
-        assert_eq!(self.status, 200, "{} {}", self.head, String::from_utf8_lossy(&self.body));
-        self.json()
-    }
-
-    fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap().to_owned()
-    }
-}
-
-/// Sends bytes as they are: what a client library would refuse to send is what matters here.
-fn raw(port: u16, request: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // A server that has seen enough may close before it has read everything.
-    drop(stream.write_all(request));
-    let mut bytes = Vec::new();
-    drop(stream.read_to_end(&mut bytes));
-    let split = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(bytes.len());
-    let head = String::from_utf8_lossy(&bytes[..split]).to_lowercase();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = bytes.get(split + 4..).unwrap_or_default().to_vec();
-    Answer { status, head, body }
-}
-
-fn call(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
-    let body = body.map(Value::to_string).unwrap_or_default();
-    let headers = headers.iter().fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    );
-    raw(port, request.as_bytes())
-}
-
-fn get(port: u16, path: &str) -> Answer {
-    call(port, "GET", &format!("/api/v1{path}"), &[], None)
-}
-
-const CONSOLE: (&str, &str) = ("X-Ottla-Console", "1");
-
-fn change(port: u16, method: &str, path: &str, body: Option<&Value>) -> Answer {
-    call(port, method, &format!("/api/v1{path}"), &[CONSOLE], body)
-}
+use crate::http::{Answer, CONSOLE, call, change, get, raw};
 
 /// Everything that the pages show, of three brokers, asked of each of them.
 #[test]
@@ -85,7 +31,8 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
     cluster.ottla_with_input(&["produce", "orders", "--json", "-"], lines.as_bytes()).unwrap().ok().unwrap();
     let read = ["consume", "orders", "--group", "readers", "--from", "beginning", "--exit-at-end"];
     cluster.ottla(&read).unwrap().ok().unwrap();
-    cluster.ottla_with_input(&["produce", "orders", "--json", "-"], lines.as_bytes()).unwrap().ok().unwrap();
+    let again = lines.replace("\"partition\"", "\"headers\": [[\"source\", \"second\"]], \"partition\"");
+    cluster.ottla_with_input(&["produce", "orders", "--json", "-"], again.as_bytes()).unwrap().ok().unwrap();
 
     for port in ports {
         let cluster = get(port, "/cluster").ok();
@@ -121,6 +68,15 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
         assert_eq!(offsets("/topics/orders/messages?partition=1&value=n%3D13&as=json"), [14, 4]);
         assert_eq!(offsets("/topics/orders/messages?partition=1&key=6b+31+33&as=hex"), [14, 4]);
         assert_eq!(offsets("/topics/orders/messages?limit=500").len(), 60);
+        assert_eq!(offsets("/topics/orders/messages?partition=1&header=source=se").len(), 10);
+        assert_eq!(offsets("/topics/orders/messages?partition=1&header=source=third"), [0; 0]);
+        // Wherever reading began: a log lies where it lies.
+        let position = &get(port, "/topics/orders/messages?partition=1&from=before&offset=7&limit=2").ok()["positions"]
+            [0];
+        assert_eq!(
+            (position["start"].as_i64(), position["end"].as_i64(), position["next"].as_i64()),
+            (Some(0), Some(20), Some(5))
+        );
         let one = &get(port, "/topics/orders/messages?partition=1&from=offset&offset=4&limit=1").ok()["messages"]
             [0];
         assert_eq!(one["key"], json!({ "text": "k13", "bytes": 3, "cut": false }));
@@ -136,6 +92,7 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
 
         let configs = get(port, "/configs/topic/orders").ok();
         assert_eq!(configs["configs"][0]["name"], "retention.ms", "what was changed comes first");
+        assert_eq!(configs["configs"][0]["default"], "604800000");
         // Another broker's property file is asked of that broker.
         for id in 1..=3 {
             let configs = get(port, &format!("/configs/broker/{id}")).ok();
@@ -152,6 +109,12 @@ fn every_broker_tells_of_topics_messages_groups_and_configs_of_all() {
             let broker = get(port, &format!("/brokers/{id}")).ok();
             assert!(broker["log_directories"][0]["total_bytes"].as_i64().unwrap() > 0, "{broker}");
         }
+        eventually(Duration::from_secs(20), "disks of three brokers", || {
+            let cluster = get(port, "/cluster").ok();
+            let known = |broker: &Value| broker["disks"]["total_bytes"].as_i64() > Some(0);
+            Ok(cluster["brokers"].as_array().unwrap().iter().all(known).then_some(()))
+        })
+        .unwrap();
         eventually(Duration::from_secs(20), "rates of three brokers", || {
             let traffic = get(port, "/traffic").ok();
             let nodes = traffic["nodes"].as_array().unwrap();
@@ -204,6 +167,33 @@ fn topics_are_changed_and_what_is_wrong_is_refused_in_words() {
     change(port, "DELETE", "/topics/t", None).ok();
     assert_eq!(change(port, "DELETE", "/topics/t", None).code(), "UNKNOWN_TOPIC_OR_PARTITION");
     assert_eq!(change(port, "DELETE", "/groups/none", None).status, 404);
+}
+
+/// A browser keeps what the first page names, and asks for that page each time.
+#[test]
+fn files_are_kept_by_what_is_in_them() {
+    let cluster = Cluster::start(1, &[]).unwrap();
+    let port = cluster.nodes[0].http_port;
+    let fetch = |path: &str| call(port, "GET", path, &[], None);
+    let first = fetch("/console/");
+    assert!(first.head.contains("cache-control: no-cache"), "{}", first.head);
+    let text = String::from_utf8(first.body).unwrap();
+    let named: Vec<&str> = text.split('"').filter_map(|word| word.strip_prefix("./")).collect();
+    assert!(named.len() > 10, "{text}");
+    for name in named {
+        let file = fetch(&format!("/console/{name}"));
+        assert!(file.status == 200 && file.head.contains("immutable"), "{name}: {}", file.head);
+        assert!(file.head.contains("content-security-policy: default-src 'none'"), "{name}: {}", file.head);
+        // A node of another version has its own, which are not to be kept.
+        let (_, name) = name.split_once('/').unwrap();
+        let other = fetch(&format!("/console/0123/{name}"));
+        assert!(
+            other.status == 200 && other.head.contains("cache-control: no-cache"),
+            "{name}: {}",
+            other.head
+        );
+    }
+    assert_eq!(fetch("/console/0123/no-such.js").status, 404);
 }
 
 /// Nothing from outside ends a node, gets a file, or becomes a page.
@@ -427,6 +417,10 @@ fn users_of_the_listeners_do_what_rules_allow() {
             answer.status == 403 && answer.code().ends_with("_AUTHORIZATION_FAILED"),
             "{method} {path}: {}",
             answer.json()
+        );
+        assert!(
+            !answer.json()["error"]["message"].as_str().unwrap().contains("_FAILED"),
+            "a name is no message"
         );
     }
     assert_eq!(alice("GET", "/cluster", None).ok()["trouble"], Value::Null);
