@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
 
 use super::scrape::{counter, counters, gauge, gauges, whole};
 use crate::replica::{Partition, PartitionView, ReplicaManager};
@@ -103,6 +104,18 @@ fn sums(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error>
         "Partitions led here with an ISR smaller than min.insync.replicas",
         count(|view| view.is_leader && view.is_under_min_isr),
     )?;
+    gauge(
+        encoder,
+        "at_min_isr_partitions",
+        "Partitions led here whose ISR has just min.insync.replicas members: one more away stops acks=all",
+        count(|view| view.is_at_min_isr),
+    )?;
+    gauge(
+        encoder,
+        "producer_ids",
+        "Idempotent producers that the logs on this node remember, in each partition anew",
+        whole(seen.iter().map(|one| one.view.producers).sum::<usize>()),
+    )?;
     let behind = |view: &PartitionView| {
         let known = view.followers.iter().filter(|follower| follower.log_end >= 0);
         known.map(|follower| view.log_end_offset - follower.log_end).max().unwrap_or(0)
@@ -143,7 +156,12 @@ impl Replicas {
         ] {
             counter(encoder, name, help, value.get())?;
         }
-        Ok(())
+        let (sum, count, buckets) = counted.flush_times.read();
+        let help =
+            "Time of a sync of a partition's log to its disk: flush.ms, flush.messages, closed segments";
+        encoder
+            .encode_descriptor("log_flush_seconds", help, None, MetricType::Histogram)?
+            .encode_histogram::<TopicLabel>(sum, count, &buckets, None)
     }
 
     fn directories(&self, encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error> {
@@ -224,6 +242,9 @@ fn by_partition(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<()
     one("partition_high_watermark", "First offset that is not known to be committed", |view| {
         view.high_watermark
     })?;
+    one("partition_last_stable_offset", "What read_committed may see lies below it", |view| {
+        view.last_stable_offset
+    })?;
     one("partition_size_bytes", "Bytes of a replica's log", |view| whole(view.size_bytes))?;
     let led = || seen.iter().filter(|one| one.view.is_leader);
     gauges(
@@ -237,5 +258,11 @@ fn by_partition(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<()
         "partition_under_replicated",
         "1 for a partition led here whose ISR is smaller than its replica set",
         led().map(|one| (one.label.clone(), i64::from(one.view.isr.len() < one.view.replica_count))),
+    )?;
+    gauges(
+        encoder,
+        "partition_under_min_isr",
+        "1 for a partition led here whose ISR is smaller than min.insync.replicas",
+        led().map(|one| (one.label.clone(), i64::from(one.view.is_under_min_isr))),
     )
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use ottla_proto::metadata::MetadataRecord;
 
 use crate::allocator;
-use crate::failure::{Failure, Failures};
-use crate::node_config::{self, Findings, NodeConfig};
+use crate::failure::{self, Failure, Failures, Told};
+use crate::node_config::{self, Findings, LogFormat, NodeConfig};
 use crate::parse;
 use crate::scram::FirstUser;
 use crate::server::adopt::Beginning;
@@ -44,6 +44,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        self.serve().map_err(|error| match failure::code(&error) {
+            // Whatever the node had to say last is of the same form as all before.
+            Some(code) if logging::is_json() => {
+                failure::messages(&error).iter().for_each(|message| tracing::error!("{message}"));
+                Told(code).into()
+            }
+            _ => error,
+        })
+    }
+
+    fn serve(&self) -> anyhow::Result<()> {
         allocator::begin_start();
         let (config, findings) = self.load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -84,6 +95,9 @@ impl Server {
         match config {
             Some(config) => Ok((config, findings)),
             None => {
+                if findings.wants_json {
+                    logging::start(LogFormat::Json, None);
+                }
                 let place = self.place();
                 let mut failures: Vec<_> = findings
                     .problems
