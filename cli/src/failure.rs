@@ -150,7 +150,20 @@ fn explain(error: &anyhow::Error) -> (String, u8) {
     }
     let failure = error.downcast_ref::<Failure>();
     let hint = failure.and_then(|failure| failure.hint.as_deref());
-    (lines(&format!("{error:#}"), hint), failure.map_or(FAILED, |failure| failure.code))
+    (lines(&in_full(error), hint), failure.map_or(FAILED, |failure| failure.code))
+}
+
+/// An error and its causes; those that say again what stands there already are left out.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
 }
 
 fn lines(message: &str, hint: Option<&str>) -> String {
@@ -180,6 +193,12 @@ mod tests {
     fn context_is_put_in_front_and_the_code_is_kept() {
         let error = anyhow::Error::from(Failure::usage("no such thing")).context("server.properties");
         assert_eq!(explain(&error), ("error: server.properties: no such thing\n".into(), 2));
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let error = anyhow::anyhow!("in use").context("cannot listen: in use").context("node 1");
+        assert_eq!(explain(&error), ("error: node 1: cannot listen: in use\n".into(), 1));
     }
 
     #[test]

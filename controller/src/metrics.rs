@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use ottla_metadata::image::MetadataImage;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -35,9 +36,22 @@ impl SyncTimes {
     }
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Debug, EncodeLabelSet)]
 struct NodeLabel {
     node: i32,
+}
+
+/// Entries of the log that each other controller lacks. A collector, as a family without series would have no name either.
+#[derive(Debug)]
+struct FollowerLags(Vec<(NodeLabel, i64)>);
+
+impl Collector for FollowerLags {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help =
+            "Entries of the metadata log that another controller has not confirmed to this one, which leads";
+        let mut family = encoder.encode_descriptor("raft_follower_lag", help, None, MetricType::Gauge)?;
+        self.0.iter().try_for_each(|(label, lag)| ConstGauge::new(*lag).encode(family.encode_family(label)?))
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -127,14 +141,10 @@ pub(crate) fn page(raft: &Raft, image: &MetadataImage, sync: &SyncTimes, decided
         registry.register(name, help, ConstCounter::new(count.load(Ordering::Relaxed)));
     }
     // Known where it leads; all others have no series.
-    let lags = Family::<NodeLabel, Gauge>::default();
-    for (id, at) in metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id) {
-        let lag = last.saturating_sub(index(at.as_ref()));
-        lags.get_or_create(&NodeLabel { node: id.node_id }).set(lag);
-    }
-    let help =
-        "Entries of the metadata log that another controller has not confirmed to this one, which leads";
-    registry.register("raft_follower_lag", help, lags);
+    let followers = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
+    let lag = |at: Option<&_>| last.saturating_sub(index(at));
+    let lags = followers.map(|(id, at)| (NodeLabel { node: id.node_id }, lag(at.as_ref()))).collect();
+    registry.register_collector(Box::new(FollowerLags(lags)));
     registry.register("sync_seconds", "Time of a sync of the metadata log", sync.0.clone());
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {

@@ -12,7 +12,7 @@ use ottla_tests::{Cluster, eventually};
 /// Every sample of a node's page: name with labels, value. No family stands there twice, each is explained, and names have Prometheus's
 /// base units.
 fn scrape(port: u16) -> BTreeMap<String, String> {
-    let page = page(port);
+    let page = page_of(port);
     let mut families = BTreeSet::new();
     for family in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = family.split(' ').next().unwrap();
@@ -28,13 +28,62 @@ fn scrape(port: u16) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn page(port: u16) -> String {
+fn page_of(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     page
+}
+
+/// Names in alerts and dashboards that a page does not offer, by its samples and families.
+fn missing(page: &str, wanted: &str) -> BTreeSet<String> {
+    let mut offered: BTreeSet<String> = page
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .map(str::to_owned)
+        .collect();
+    for family in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = family.split_once(' ').unwrap();
+        let suffixes: &[&str] = match kind {
+            "counter" => &["_total"],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            "info" => &["_info"],
+            _ => &[""],
+        };
+        offered.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+    }
+    let named = wanted
+        .split(|one: char| !one.is_ascii_lowercase() && !one.is_ascii_digit() && one != '_')
+        .filter(|word| word.starts_with("ottla_") || word.starts_with("process_"));
+    named.filter(|name| !offered.contains(*name)).map(str::to_owned).collect()
+}
+
+#[test]
+fn alerts_and_dashboards_name_metrics_that_there_are() {
+    let page = "# TYPE ottla_a counter\n# TYPE ottla_b gauge\nottla_b{x=\"y\"} 1\n# TYPE ottla_c histogram\n";
+    let wanted = "rate(ottla_a_total[5m]) / ottla_b{} + ottla_c_bucket + ottla_a + process_x";
+    assert_eq!(missing(page, wanted).into_iter().collect::<Vec<_>>(), ["ottla_a", "process_x"]);
+    let cluster = Cluster::start(1, &[]).unwrap();
+    let page = page_of(cluster.nodes[0].http_port);
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let dashboards = std::fs::read_dir(deploy.join("grafana/dashboards")).unwrap();
+    let mut files: Vec<_> = dashboards.map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 4);
+    files.push(deploy.join("prometheus/alerts.yaml"));
+    files.push(deploy.join("../docs/observability.md"));
+    for file in files {
+        let wanted = std::fs::read_to_string(&file).unwrap();
+        // Abbreviated in prose: `ottla_topic_…`.
+        let wanted = wanted
+            .replace("_…", "…")
+            .replace("ottla_topic…", "")
+            .replace("ottla_controller…", "")
+            .replace("ottla_controller_raft…", "");
+        assert_eq!(missing(&page, &wanted), BTreeSet::new(), "{}", file.display());
+    }
 }
 
 #[test]

@@ -139,7 +139,8 @@ impl Metrics {
         if self.start_seconds.get() == 0.0
             && let Some(age_s) = process::age_seconds()
         {
-            self.start_seconds.set(age_s);
+            // Hundredths are what the kernel tells.
+            self.start_seconds.set((age_s * 100.0).round() / 100.0);
         }
     }
 

@@ -9,6 +9,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::scrape::counter;
+
 /// Ticks of a second in `/proc/self/stat`: fixed on Linux for user space (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Bytes of a page as `/proc/self/statm` counts them.
@@ -65,17 +67,17 @@ pub(super) fn age_seconds() -> Option<f64> {
     Some((up - reading.begun_seconds).max(1.0 / TICKS_PER_SECOND))
 }
 
-/// Series without labels that only grow.
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Result<(), Error> {
-    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
-}
-
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Some(reading) = parse(&read("/proc/self/stat"), &read("/proc/self/statm")) else { return Ok(()) };
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let help = "User and system time of this process";
-        counter(&mut encoder, "process_cpu_seconds", help, reading.cpu_seconds)?;
+        ConstCounter::new(reading.cpu_seconds).encode(encoder.encode_descriptor(
+            "process_cpu_seconds",
+            help,
+            None,
+            MetricType::Counter,
+        )?)?;
         let io = read("/proc/self/io");
         for (name, key, help) in [
             (
@@ -90,7 +92,7 @@ impl Collector for Process {
             ),
         ] {
             if let Some(bytes) = line(&io, key) {
-                counter(&mut encoder, name, help, bytes as f64)?;
+                counter(&mut encoder, name, help, bytes)?;
             }
         }
         // In seconds since 1970, as everywhere.

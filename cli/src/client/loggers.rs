@@ -56,7 +56,6 @@ pub(crate) async fn change(
         name: Text::from(name.as_str()),
         config_operation: if level.is_some() { SET } else { DELETE },
         value: level.as_deref().map(Text::from),
-        ..Default::default()
     };
     let request = IncrementalAlterConfigsRequest {
         resources: vec![incremental_alter_configs_request::Resource {
