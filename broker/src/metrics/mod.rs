@@ -7,6 +7,7 @@
 //! | `traffic` | rates of the last minutes, for the console |
 //! | `requests` | times and errors of requests, by API |
 //! | `node` | connections, sessions, groups: read when scraped |
+//! | `topics` | sums by topic that do not fall when a replica leaves |
 //! | `scrape` | writing values that are read when scraped |
 
 mod node;
@@ -14,6 +15,7 @@ mod process;
 mod replicas;
 mod requests;
 mod scrape;
+mod topics;
 mod traffic;
 
 use std::sync::Arc;
@@ -167,7 +169,7 @@ impl Metrics {
     /// Adds what is read when scraped.
     pub(crate) fn watch(&self, context: &Arc<BrokerContext>) {
         self.register(|registry| {
-            registry.register_collector(Box::new(replicas::Replicas(Arc::clone(&context.replicas))));
+            registry.register_collector(Box::new(replicas::Replicas::new(Arc::clone(&context.replicas))));
             registry.register_collector(Box::new(node::Node(Arc::downgrade(context))));
         });
     }
