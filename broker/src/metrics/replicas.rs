@@ -223,7 +223,7 @@ impl Replicas {
         let counted = partitions.map(|partition| {
             let traffic = &partition.traffic;
             let counts = [&traffic.produced_bytes, &traffic.produced_records, &traffic.fetched_bytes];
-            (partition.topic(), partition.index(), counts.map(crate::replica::Counter::get))
+            (&**partition.topic(), partition.index(), counts.map(crate::replica::Counter::get))
         });
         let topics = self.topics.lock().look(counted);
         for (kind, name, help) in [

@@ -20,7 +20,9 @@ struct Topic {
 pub(super) struct Topics(BTreeMap<String, Topic>);
 
 fn add(to: &mut Counts, counts: Counts) {
-    to.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    for (sum, count) in to.iter_mut().zip(counts) {
+        *sum += count;
+    }
 }
 
 impl Topics {
@@ -46,7 +48,9 @@ impl Topics {
                     }
                 }
                 let mut sum = topic.left;
-                seen.values().for_each(|counts| add(&mut sum, *counts));
+                for counts in seen.values() {
+                    add(&mut sum, *counts);
+                }
                 topic.seen = seen;
                 (name.to_owned(), sum)
             })

@@ -276,7 +276,11 @@ fn certificates(properties: &BTreeMap<String, String>) -> Vec<Certificate> {
         }
         let listener = name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.'));
         let view = ListenerProperties::new(all.clone(), listener.map_or("", |(listener, _)| listener));
-        let chain = own_certificates(&view).map_err(|error| error.to_string());
+        let chain = own_certificates(&view).map_err(|error| {
+            let text = error.to_string();
+            // The finding names the property already.
+            text.split_once(": ").map_or(text.clone(), |(_, reason)| reason.to_owned())
+        });
         Some(Certificate {
             property: name.clone(),
             ends_s: chain.and_then(|chain| certificate::chain_ends_s(&chain)),

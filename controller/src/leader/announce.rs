@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn elections_are_counted_by_what_they_cost() {
         let id = bytes::Bytes::from_static(&[7; 16]);
-        let topic = TopicRecord { name: "t".into(), topic_id: id.clone(), ..Default::default() };
+        let topic = TopicRecord { name: "t".into(), topic_id: id.clone() };
         let partition = |leader, leader_epoch, recovering| MetadataRecord {
             record: Some(Record::Partition(PartitionRecord {
                 topic_id: id.clone(),
