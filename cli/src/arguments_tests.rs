@@ -9,7 +9,7 @@ use super::{read, tree};
 /// Documents for users, from the repository's top.
 const DOCUMENTS: [&str; 4] = ["README.md", "docs", "deploy/compose/README.md", "deploy/kubernetes/README.md"];
 /// Words that stand for a number of the reader's own.
-const NUMBERS: [&str; 4] = ["ID", "N", "P", "OFFSET"];
+const NUMBERS: [&str; 5] = ["ID", "N", "P", "OFFSET", "LEVEL"];
 
 fn documents() -> Vec<PathBuf> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
