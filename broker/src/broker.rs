@@ -618,6 +618,9 @@ impl Start<'_> {
                 }
                 let is_fenced = *fenced.borrow_and_update();
                 let why_not = readiness.why_not(is_fenced, &context.image.current(), own_id);
+                if why_not.is_none() {
+                    context.metrics.ready();
+                }
                 context.options.status.set("broker", why_not);
                 context.metrics.fenced.set(i64::from(is_fenced));
                 tokio::select! {
@@ -634,8 +637,6 @@ impl Start<'_> {
         let groups = Arc::clone(&self.context.groups);
         self.tasks.spawn(Arc::clone(&groups).watch_lag(self.stop.child_token()));
         self.context.options.status.add_metrics(move || groups.lag_page());
-        let groups = Arc::clone(&self.context.groups);
-        self.context.options.status.add_metrics(move || groups.counts_page());
         let share = Arc::clone(&self.context.share);
         self.context.options.status.add_metrics(move || share.page());
         let context = Arc::clone(self.context);
@@ -653,7 +654,7 @@ impl Start<'_> {
             let (open, oldest_ms) = context.transactions.open();
             metrics.transactions_open.set(i64::try_from(open).unwrap_or(i64::MAX));
             let age_ms = oldest_ms.map_or(0, |begun_ms| BrokerContext::now_ms() - begun_ms);
-            metrics.transaction_age_ms_max.set(age_ms.max(0));
+            metrics.transaction_age_seconds_max.set(age_ms.max(0) as f64 / 1_000.0);
             metrics.encode()
         });
     }

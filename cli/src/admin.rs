@@ -17,6 +17,15 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Trailer that carries what to do about a refusal.
 const HINT: &str = "ottla-hint";
 
+/// What to do when nobody could be reached: somebody who refuses us is there.
+fn way_out(reasons: &[String]) -> &'static str {
+    if reasons.iter().any(|reason| reason.contains("Authentication failed")) {
+        "--sasl-user NAME --sasl-password-file FILE --sasl-mechanism MECHANISM say who signs in"
+    } else {
+        "start a cluster with 'ottla dev', or name a node's gRPC address with --server HOST:PORT"
+    }
+}
+
 /// A node that answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
@@ -35,8 +44,7 @@ impl Admin {
                 Err(reason) => reasons.push(format!("{server}: {reason}")),
             }
         }
-        Err(Failure::new(format!("no server can be reached: {}", reasons.join("; ")))
-            .hint("start a cluster with 'ottla dev', or name a node's gRPC address with --server HOST:PORT"))
+        Err(Failure::new(format!("no server can be reached: {}", reasons.join("; "))).hint(way_out(&reasons)))
     }
 
     /// Connects to one node.

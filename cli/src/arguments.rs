@@ -190,6 +190,9 @@ fn profiles(matches: &ArgMatches) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
+#[path = "arguments_tests.rs"]
+mod documents;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -97,6 +97,30 @@ impl fmt::Display for Drifted {
 
 impl std::error::Error for Drifted {}
 
+/// A failure that was told where the log goes: only the exit code is left to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told(pub(crate) u8);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("told in the log")
+    }
+}
+
+impl std::error::Error for Told {}
+
+/// The exit code of an error that has something to say.
+pub(crate) fn code(error: &anyhow::Error) -> Option<u8> {
+    let (text, code) = explain(error);
+    (!text.is_empty()).then_some(code)
+}
+
+/// What an error says, a line each, without the words in front.
+pub(crate) fn messages(error: &anyhow::Error) -> Vec<String> {
+    let (text, _) = explain(error);
+    text.lines().map(|line| line.strip_prefix("error: ").unwrap_or(line).to_owned()).collect()
+}
+
 /// Writes a failure to stderr and gives its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let (text, code) = explain(error);
@@ -107,6 +131,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 fn explain(error: &anyhow::Error) -> (String, u8) {
     if error.is::<Silent>() {
         return (String::new(), FAILED);
+    }
+    if let Some(Told(code)) = error.downcast_ref::<Told>() {
+        return (String::new(), *code);
     }
     if error.is::<Drifted>() {
         return (String::new(), USAGE);
@@ -123,7 +150,20 @@ fn explain(error: &anyhow::Error) -> (String, u8) {
     }
     let failure = error.downcast_ref::<Failure>();
     let hint = failure.and_then(|failure| failure.hint.as_deref());
-    (lines(&format!("{error:#}"), hint), failure.map_or(FAILED, |failure| failure.code))
+    (lines(&in_full(error), hint), failure.map_or(FAILED, |failure| failure.code))
+}
+
+/// An error and its causes; those that say again what stands there already are left out.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
 }
 
 fn lines(message: &str, hint: Option<&str>) -> String {
@@ -156,10 +196,25 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let error = anyhow::anyhow!("in use").context("cannot listen: in use").context("node 1");
+        assert_eq!(explain(&error), ("error: node 1: cannot listen: in use\n".into(), 1));
+    }
+
+    #[test]
     fn several_failures_have_a_line_each() {
         let error = Failures::check(vec![Failure::new("a"), Failure::new("b").hint("c")]).unwrap_err();
         assert_eq!(explain(&error), ("error: a\nerror: b\nhint: c\n".into(), 1));
         assert!(Failures::check(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn what_the_log_has_told_is_only_a_code() {
+        let error = Failures::check(vec![Failure::usage("a").hint("b"), Failure::new("c")]).unwrap_err();
+        assert_eq!(messages(&error), ["a", "hint: b", "c"]);
+        assert_eq!(code(&error), Some(USAGE));
+        let told = anyhow::Error::from(Told(USAGE));
+        assert_eq!((code(&told), explain(&told)), (None, (String::new(), USAGE)));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tonic::service::RoutesBuilder;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::identity::{Identity, IdentityError};
-use crate::leader::{LeaderOptions, LeaderTask};
+use crate::leader::{Decided, LeaderOptions, LeaderTask};
 use crate::leadership::{Leader, Leadership};
 use crate::metrics;
 use crate::network::{MESSAGE_BYTES_MAX, Network};
@@ -165,6 +165,7 @@ pub struct Controller {
     store: SledStore,
     machine: StateMachine,
     leadership: Leadership,
+    decided: Arc<Decided>,
     raft_service: RaftServer<RaftService>,
     service: ControllerServer<ControllerService>,
     gate: Gate,
@@ -237,6 +238,7 @@ fn leader_options(options: &ControllerOptions, identity: Arc<Identity>) -> Leade
         rebalance: is_automatic.then(|| Duration::from_secs(interval.max(1))),
         rebalance_soon: REBALANCE_SOON,
         quorum_silence_max: Duration::from_millis(options.election_timeout_max_ms),
+        decided: Arc::default(),
     }
 }
 
@@ -272,13 +274,10 @@ impl Controller {
         let failed = Arc::new(watch::Sender::new(None));
         let leadership = Leadership::follow(&raft, Arc::clone(&voters), Arc::clone(&failed));
         let stop = CancellationToken::new();
-        let (doors, leader_task) = LeaderTask::start(
-            raft.clone(),
-            machine.clone(),
-            leadership.clone(),
-            leader_options(&options, Arc::clone(&identity)),
-            stop.clone(),
-        );
+        let leader = leader_options(&options, Arc::clone(&identity));
+        let decided = Arc::clone(&leader.decided);
+        let (doors, leader_task) =
+            LeaderTask::start(raft.clone(), machine.clone(), leadership.clone(), leader, stop.clone());
         let down_after =
             Duration::from_millis(options.election_timeout_max_ms.saturating_mul(DOWN_AFTER_TIMEOUTS));
         let changes = QuorumChanges {
@@ -323,6 +322,7 @@ impl Controller {
             store: store.clone(),
             machine,
             leadership,
+            decided,
             raft_service: RaftServer::new(raft_service)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
@@ -365,7 +365,8 @@ impl Controller {
     /// A source of the page that `/metrics` shows of this controller.
     pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
         let (raft, machine, sync) = (self.raft.clone(), self.machine.clone(), self.store.sync_times());
-        move || metrics::page(&raft, &machine.image(), &sync)
+        let decided = Arc::clone(&self.decided);
+        move || metrics::page(&raft, &machine.image(), &sync, &decided)
     }
 
     /// Adds the services of this crate to those of a listener.

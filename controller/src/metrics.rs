@@ -1,14 +1,20 @@
 //! The metadata quorum at `/metrics`: Kafka's `kafka.controller:type=KafkaController` and `raft-metrics`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use ottla_metadata::image::MetadataImage;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::leader::Decided;
 use crate::types::Raft;
 
 /// Upper bounds of sync times, in seconds.
@@ -27,6 +33,24 @@ impl Default for SyncTimes {
 impl SyncTimes {
     pub(crate) fn observe(&self, took: Duration) {
         self.0.observe(took.as_secs_f64());
+    }
+}
+
+#[derive(Debug, EncodeLabelSet)]
+struct NodeLabel {
+    node: i32,
+}
+
+/// Entries of the log that each other controller lacks. A collector, as a family without series would have no name either.
+#[derive(Debug)]
+struct FollowerLags(Vec<(NodeLabel, i64)>);
+
+impl Collector for FollowerLags {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help =
+            "Entries of the metadata log that another controller has not confirmed to this one, which leads";
+        let mut family = encoder.encode_descriptor("raft_follower_lag", help, None, MetricType::Gauge)?;
+        self.0.iter().try_for_each(|(label, lag)| ConstGauge::new(*lag).encode(family.encode_family(label)?))
     }
 }
 
@@ -64,7 +88,7 @@ fn count(image: &MetadataImage) -> Counts {
 
 /// The page of one controller, in the OpenMetrics text format. Every controller says what it has applied; who sums over
 /// nodes takes the one that leads (`ottla_controller_active == 1`).
-pub(crate) fn page(raft: &Raft, image: &MetadataImage, sync: &SyncTimes) -> String {
+pub(crate) fn page(raft: &Raft, image: &MetadataImage, sync: &SyncTimes, decided: &Decided) -> String {
     let mut registry = Registry::with_prefix("ottla_controller");
     let metrics = raft.metrics().borrow_watched().clone();
     let index = |id: Option<&openraft::alias::LogIdOf<crate::types::TypeConfig>>| {
@@ -83,6 +107,11 @@ pub(crate) fn page(raft: &Raft, image: &MetadataImage, sync: &SyncTimes) -> Stri
         ("quorum_voters", "Voters of the metadata quorum", whole(voters)),
         ("raft_term", "The Raft term: the controller epoch", term),
         ("raft_last_log_index", "Last index of this controller's metadata log", last),
+        (
+            "raft_committed_index",
+            "Last index that this controller knows a majority has",
+            index(metrics.cluster_committed.as_ref()),
+        ),
         ("raft_applied_index", "Last index applied by this controller", index(metrics.last_applied.as_ref())),
         ("raft_snapshot_index", "Last index in this controller's snapshot", index(metrics.snapshot.as_ref())),
         ("topics", "Topics of the cluster", whole(counts.topics)),
@@ -100,6 +129,22 @@ pub(crate) fn page(raft: &Raft, image: &MetadataImage, sync: &SyncTimes) -> Stri
     ] {
         registry.register(name, help, ConstGauge::new(value));
     }
+    for (name, help, count) in [
+        ("leader_elections", "Partitions that this controller gave another leader", &decided.elections),
+        (
+            "unclean_leader_elections",
+            "Partitions that this controller gave a leader that was not in sync: records are lost",
+            &decided.unclean_elections,
+        ),
+        ("broker_fencings", "Brokers that this controller fenced", &decided.fencings),
+    ] {
+        registry.register(name, help, ConstCounter::new(count.load(Ordering::Relaxed)));
+    }
+    // Known where it leads; all others have no series.
+    let followers = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
+    let lag = |at: Option<&_>| last.saturating_sub(index(at));
+    let lags = followers.map(|(id, at)| (NodeLabel { node: id.node_id }, lag(at.as_ref()))).collect();
+    registry.register_collector(Box::new(FollowerLags(lags)));
     registry.register("sync_seconds", "Time of a sync of the metadata log", sync.0.clone());
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {

@@ -53,6 +53,17 @@ fn a_broker_is_drained_and_decommissioned() {
     assert_eq!(holders(&cluster), [1, 2, 3]);
     run(&cluster, &["broker", "drain", "3", "--watch"]);
     assert_eq!(holders(&cluster), [1, 2]);
+    let states = || {
+        let list = json(&cluster, &["broker", "list"]);
+        list["brokers"].as_array().unwrap().iter().map(|broker| broker["state"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(), ["running", "running", "cordoned"]);
+    run(&cluster, &["broker", "undrain", "3"]);
+    eventually(Duration::from_secs(10), "it takes replicas again", || {
+        Ok((states()[2] == "running").then_some(()))
+    })
+    .unwrap();
+    run(&cluster, &["broker", "drain", "3", "--watch"]);
     cluster.create_topic("later", 4, 2, &[]).unwrap();
     assert_eq!(json(&cluster, &["broker", "list"])["brokers"][2]["replicas"], 0, "nothing new comes to it");
     let refused = cluster.ottla(&["broker", "decommission", "3"]).unwrap();

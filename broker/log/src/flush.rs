@@ -40,6 +40,11 @@ impl FlushTicket {
         self.target
     }
 
+    /// Whether there is nothing to sync: no disk is asked.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.caches.is_empty() && self.directory.is_none() && self.parent.is_none()
+    }
+
     /// Syncs; to be called without the log's lock. On an error nothing of the log may be acknowledged any more.
     pub fn sync(&mut self) -> Result<(), LogError> {
         let sync = || {

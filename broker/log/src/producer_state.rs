@@ -255,6 +255,11 @@ impl ProducerState {
         self.producers.insert(id, producer);
     }
 
+    /// How many producers it knows.
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()

@@ -528,6 +528,11 @@ impl PartitionMachine {
         self.is_leader() && !self.can_accept_acks_all()
     }
 
+    /// Whether the committed ISR has just as many members as `min.insync.replicas` wants.
+    pub fn is_at_min_isr(&self) -> bool {
+        self.as_leader().is_some_and(|leader| leader.isr.len() == effective_min(&self.options, leader))
+    }
+
     /// What the leader knows of its followers; none: not the leader.
     pub fn followers(&self) -> impl Iterator<Item = FollowerView> + '_ {
         self.as_leader().into_iter().flat_map(Leader::views)

@@ -58,6 +58,7 @@ impl AdminService {
                 epoch: broker.epoch.0,
                 fenced: broker.fenced,
                 in_controlled_shutdown: broker.in_controlled_shutdown,
+                cordoned: !broker.takes_replicas(),
                 rack: broker.rack.clone().unwrap_or_default(),
                 listeners: broker
                     .endpoints

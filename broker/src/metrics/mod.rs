@@ -7,6 +7,7 @@
 //! | `traffic` | rates of the last minutes, for the console |
 //! | `requests` | times and errors of requests, by API |
 //! | `node` | connections, sessions, groups: read when scraped |
+//! | `topics` | sums by topic that do not fall when a replica leaves |
 //! | `scrape` | writing values that are read when scraped |
 
 mod node;
@@ -14,6 +15,7 @@ mod process;
 mod replicas;
 mod requests;
 mod scrape;
+mod topics;
 mod traffic;
 
 use std::sync::Arc;
@@ -21,17 +23,20 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::context::BrokerContext;
 
 pub use replicas::PartitionTraffic;
-pub use requests::RequestTimes;
 pub(crate) use requests::{Handled, Pending};
+pub use requests::{RequestTimes, Times};
 pub use traffic::{STEP_MS, TrafficHistory};
 
 /// In front of every name of ours.
 const PREFIX: &str = "ottla";
+/// All crates have the binary's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The counters of one broker. Those of the hot path are looked up once, at start.
 pub struct Metrics {
@@ -56,8 +61,8 @@ pub struct Metrics {
     pub metadata_index: Gauge<i64>,
     /// Transactions open at the coordinators of this broker, set when scraped.
     pub transactions_open: Gauge,
-    /// How long the oldest of them has been open, in milliseconds.
-    pub transaction_age_ms_max: Gauge,
+    /// How long the oldest of them has been open.
+    pub transaction_age_seconds_max: Gauge<f64, AtomicU64>,
     /// Client connections open now.
     pub connections: Gauge,
     /// When the broker could first serve, seconds after the process started.
@@ -100,17 +105,19 @@ impl Metrics {
         let metadata_index = gauge("metadata_index", "Last index of the metadata log applied on this node");
         let transactions_open =
             gauge("transactions_open", "Transactions open at the coordinators of this node");
-        let transaction_age_ms_max = gauge(
-            "transaction_age_ms_max",
-            "Milliseconds since the oldest transaction open at the coordinators of this node was begun",
-        );
         let connections = gauge("connections", "Client connections open now");
-        let start_seconds = Gauge::<f64, AtomicU64>::default();
-        registry.register(
-            "start_seconds",
-            "From the process's start until it could serve",
-            start_seconds.clone(),
+        let mut seconds = |name: &str, help: &str| {
+            let gauge = Gauge::<f64, AtomicU64>::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let transaction_age_seconds_max = seconds(
+            "transaction_age_seconds_max",
+            "Time since the oldest transaction open at the coordinators of this node was begun",
         );
+        let start_seconds =
+            seconds("start_seconds", "From the process's start until it could serve; 0: it could not yet");
+        registry.register("build", "The version that runs", Info::new([("version", VERSION)]));
         Self {
             registry: parking_lot::Mutex::new(page),
             requests,
@@ -123,9 +130,19 @@ impl Metrics {
             fenced,
             metadata_index,
             transactions_open,
-            transaction_age_ms_max,
+            transaction_age_seconds_max,
             connections,
             start_seconds,
+        }
+    }
+
+    /// The node can serve: told once how long that took.
+    pub(crate) fn ready(&self) {
+        if self.start_seconds.get() == 0.0
+            && let Some(age_s) = process::age_seconds()
+        {
+            // Hundredths are what the kernel tells.
+            self.start_seconds.set((age_s * 100.0).round() / 100.0);
         }
     }
 
@@ -152,7 +169,7 @@ impl Metrics {
     /// Adds what is read when scraped.
     pub(crate) fn watch(&self, context: &Arc<BrokerContext>) {
         self.register(|registry| {
-            registry.register_collector(Box::new(replicas::Replicas(Arc::clone(&context.replicas))));
+            registry.register_collector(Box::new(replicas::Replicas::new(Arc::clone(&context.replicas))));
             registry.register_collector(Box::new(node::Node(Arc::downgrade(context))));
         });
     }

@@ -1,15 +1,13 @@
 //! The broker as a whole, read when scraped: connections (Kafka's `socket-server-metrics`), fetch sessions (`FetchSessionCache`), groups
 //! (`group-coordinator-metrics`), what of the metadata is agreed on (`MetadataLoader`).
 
-use std::collections::BTreeMap;
 use std::fmt::{Debug, Error, Formatter};
 use std::sync::Weak;
 
-use ottla_coordinator::group::GroupFilter;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 
-use super::scrape::{counter, gauge, gauges, whole};
+use super::scrape::{counter, counters, gauge, gauges, whole};
 use crate::context::BrokerContext;
 
 /// Holds no broker alive.
@@ -79,23 +77,30 @@ fn connections(encoder: &mut DescriptorEncoder<'_>, context: &BrokerContext) -> 
         open.iter().map(|(name, count)| (ListenerLabel { listener: name.to_string() }, whole(*count))),
     )?;
     let (admitted, refused) = limits.counts();
+    counters(
+        encoder,
+        "failed_authentications",
+        "Clients refused before their first request: no TLS handshake, or not who they said they are; by listener",
+        context
+            .security
+            .listeners()
+            .iter()
+            .map(|listener| (ListenerLabel { listener: listener.name().to_owned() }, listener.failures())),
+    )?;
     counter(encoder, "connections_accepted", "Client connections that were taken", admitted)?;
     counter(encoder, "connections_refused", "Client connections that a limit or quota forbade", refused)
 }
 
 /// Groups that this broker coordinates; those of a coordinator that loads are not known yet.
 fn groups(encoder: &mut DescriptorEncoder<'_>, context: &BrokerContext) -> Result<(), Error> {
-    let mut counts: BTreeMap<(&'static str, &'static str), i64> = BTreeMap::new();
-    // Ok even for a coordinator that loads: the others are counted all the same.
-    let lists =
-        context.groups.query_all(|machine| Ok(machine.list(&GroupFilter::default()).unwrap_or_default()));
-    for group in lists.into_iter().flatten().flatten() {
-        *counts.entry((group.group_type, group.state)).or_default() += 1;
-    }
     gauges(
         encoder,
         "groups",
         "Groups that this node coordinates, by type and state",
-        counts.into_iter().map(|((r#type, state), count)| (GroupLabel { r#type, state }, count)),
+        context
+            .groups
+            .counts()
+            .into_iter()
+            .map(|((r#type, state), count)| (GroupLabel { r#type, state }, whole(count))),
     )
 }

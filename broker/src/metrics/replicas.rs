@@ -1,20 +1,31 @@
 //! Replicas on this node as a scrape finds them: Kafka's `kafka.server:type=ReplicaManager`, `kafka.cluster:type=Partition`,
 //! `kafka.log:type=Log` and the topic part of `BrokerTopicMetrics`.
 
-use std::collections::BTreeMap;
 use std::fmt::{Debug, Error, Formatter};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
 
 use super::scrape::{counter, counters, gauge, gauges, whole};
+use super::topics::Topics;
 use crate::replica::{Partition, PartitionView, ReplicaManager};
 
 /// So many partitions and topics have series of their own; the rest is in the sums only, and counted.
 const LISTED_PARTITIONS_MAX: usize = 5_000;
 
-pub(super) struct Replicas(pub(super) Arc<ReplicaManager>);
+pub(super) struct Replicas {
+    manager: Arc<ReplicaManager>,
+    topics: Mutex<Topics>,
+}
+
+impl Replicas {
+    pub(super) fn new(manager: Arc<ReplicaManager>) -> Self {
+        Self { manager, topics: Mutex::default() }
+    }
+}
 
 impl Debug for Replicas {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
@@ -49,13 +60,6 @@ pub struct PartitionTraffic {
     pub fetched_bytes: crate::replica::Counter,
 }
 
-#[derive(Default)]
-struct Traffic {
-    produced_bytes: u64,
-    produced_records: u64,
-    fetched_bytes: u64,
-}
-
 struct Seen {
     label: PartitionLabel,
     view: PartitionView,
@@ -63,7 +67,7 @@ struct Seen {
 
 impl Collector for Replicas {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut partitions = self.0.partitions();
+        let mut partitions = self.manager.partitions();
         partitions.sort_by(|one, other| (one.topic(), one.index()).cmp(&(other.topic(), other.index())));
         let unlisted = partitions.len().saturating_sub(LISTED_PARTITIONS_MAX);
         let seen: Vec<Seen> = partitions
@@ -82,7 +86,7 @@ impl Collector for Replicas {
         )?;
         self.counted(&mut encoder)?;
         self.directories(&mut encoder, &seen)?;
-        by_topic(&mut encoder, partitions.iter().take(LISTED_PARTITIONS_MAX))?;
+        self.by_topic(&mut encoder, partitions.iter().take(LISTED_PARTITIONS_MAX))?;
         by_partition(&mut encoder, seen.get(..LISTED_PARTITIONS_MAX).unwrap_or(&seen))
     }
 }
@@ -102,6 +106,18 @@ fn sums(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error>
         "under_min_isr_partitions",
         "Partitions led here with an ISR smaller than min.insync.replicas",
         count(|view| view.is_leader && view.is_under_min_isr),
+    )?;
+    gauge(
+        encoder,
+        "at_min_isr_partitions",
+        "Partitions led here whose ISR has just min.insync.replicas members: one more away stops acks=all",
+        count(|view| view.is_at_min_isr),
+    )?;
+    gauge(
+        encoder,
+        "producer_ids",
+        "Idempotent producers that the logs on this node remember, in each partition anew",
+        whole(seen.iter().map(|one| one.view.producers).sum::<usize>()),
     )?;
     let behind = |view: &PartitionView| {
         let known = view.followers.iter().filter(|follower| follower.log_end >= 0);
@@ -123,7 +139,7 @@ fn sums(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error>
 
 impl Replicas {
     fn counted(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let counted = &self.0.shared().counters;
+        let counted = &self.manager.shared().counters;
         for (name, help, value) in [
             ("isr_shrinks", "Members that left an in-sync replica set led here", &counted.isr_shrinks),
             ("isr_expands", "Members that joined an in-sync replica set led here", &counted.isr_expands),
@@ -143,11 +159,16 @@ impl Replicas {
         ] {
             counter(encoder, name, help, value.get())?;
         }
-        Ok(())
+        let (sum, count, buckets) = counted.flush_times.read();
+        let help =
+            "Time of a sync of a partition's log to its disk: flush.ms, flush.messages, closed segments";
+        encoder
+            .encode_descriptor("log_flush_seconds", help, None, MetricType::Histogram)?
+            .encode_histogram::<TopicLabel>(sum, count, &buckets, None)
     }
 
     fn directories(&self, encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error> {
-        let all = self.0.directories().all();
+        let all = self.manager.directories().all();
         let label = |directory: &crate::replica::LogDir| DirectoryLabel {
             directory: directory.path().display().to_string(),
         };
@@ -155,7 +176,7 @@ impl Replicas {
             encoder,
             "log_directory_offline",
             "1 for a log directory that failed",
-            self.0
+            self.manager
                 .directories()
                 .configured()
                 .map(|directory| (label(directory), i64::from(directory.is_offline()))),
@@ -193,25 +214,30 @@ impl Replicas {
     }
 }
 
-fn by_topic<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    partitions: impl Iterator<Item = &'a Arc<Partition>>,
-) -> Result<(), Error> {
-    let mut topics: BTreeMap<&str, Traffic> = BTreeMap::new();
-    for partition in partitions {
-        let sum = topics.entry(partition.topic()).or_default();
-        sum.produced_bytes += partition.traffic.produced_bytes.get();
-        sum.produced_records += partition.traffic.produced_records.get();
-        sum.fetched_bytes += partition.traffic.fetched_bytes.get();
+impl Replicas {
+    fn by_topic<'a>(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        partitions: impl Iterator<Item = &'a Arc<Partition>>,
+    ) -> Result<(), Error> {
+        let counted = partitions.map(|partition| {
+            let traffic = &partition.traffic;
+            let counts = [&traffic.produced_bytes, &traffic.produced_records, &traffic.fetched_bytes];
+            (&**partition.topic(), partition.index(), counts.map(crate::replica::Counter::get))
+        });
+        let topics = self.topics.lock().look(counted);
+        for (kind, name, help) in [
+            (0, "topic_produced_bytes", "Bytes appended for producers, by topic"),
+            (1, "topic_produced_records", "Records appended for producers, by topic"),
+            (2, "topic_fetched_bytes", "Bytes sent to consumers, by topic"),
+        ] {
+            let values = topics.iter().filter_map(|(topic, counts)| {
+                Some((TopicLabel { topic: topic.clone() }, *counts.get(kind)?))
+            });
+            counters(encoder, name, help, values)?;
+        }
+        Ok(())
     }
-    let mut one = |name: &str, help: &str, value: fn(&Traffic) -> u64| {
-        let values =
-            topics.iter().map(|(topic, sum)| (TopicLabel { topic: (*topic).to_owned() }, value(sum)));
-        counters(encoder, name, help, values)
-    };
-    one("topic_produced_bytes", "Bytes appended for producers, by topic", |sum| sum.produced_bytes)?;
-    one("topic_produced_records", "Records appended for producers, by topic", |sum| sum.produced_records)?;
-    one("topic_fetched_bytes", "Bytes sent to consumers, by topic", |sum| sum.fetched_bytes)
 }
 
 fn by_partition(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<(), Error> {
@@ -223,6 +249,9 @@ fn by_partition(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<()
     one("partition_log_end_offset", "Next offset of a replica's log", |view| view.log_end_offset)?;
     one("partition_high_watermark", "First offset that is not known to be committed", |view| {
         view.high_watermark
+    })?;
+    one("partition_last_stable_offset", "What read_committed may see lies below it", |view| {
+        view.last_stable_offset
     })?;
     one("partition_size_bytes", "Bytes of a replica's log", |view| whole(view.size_bytes))?;
     let led = || seen.iter().filter(|one| one.view.is_leader);
@@ -237,5 +266,11 @@ fn by_partition(encoder: &mut DescriptorEncoder<'_>, seen: &[Seen]) -> Result<()
         "partition_under_replicated",
         "1 for a partition led here whose ISR is smaller than its replica set",
         led().map(|one| (one.label.clone(), i64::from(one.view.isr.len() < one.view.replica_count))),
+    )?;
+    gauges(
+        encoder,
+        "partition_under_min_isr",
+        "1 for a partition led here whose ISR is smaller than min.insync.replicas",
+        led().map(|one| (one.label.clone(), i64::from(one.view.is_under_min_isr))),
     )
 }

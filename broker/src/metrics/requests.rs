@@ -68,13 +68,14 @@ const KINDS: [Kind; 5] = [
 
 /// A histogram of times.
 #[derive(Debug, Default)]
-struct Times {
+pub struct Times {
     buckets: [AtomicU64; BOUNDS_NS.len() + 1],
     sum_ns: AtomicU64,
 }
 
 impl Times {
-    fn observe(&self, took: Duration) {
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
         let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NS.iter().take_while(|bound| took_ns > **bound).count();
         if let Some(count) = self.buckets.get(bucket) {
@@ -86,7 +87,7 @@ impl Times {
     }
 
     /// Sum in seconds, count, and each bucket's bound in seconds with its own count.
-    fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+    pub(super) fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
         let bounds = BOUNDS_NS.iter().map(|bound| *bound as f64 / 1e9).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> =
             bounds.zip(&self.buckets).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();

@@ -128,14 +128,21 @@ async fn open(socket: TcpStream, context: &ConnectionContext) -> Result<(Stream,
     let accepted = timeout(TLS_HANDSHAKE_MAX, TlsAcceptor::from(config).accept(socket)).await;
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(Ending::Tls(error.to_string())),
-        Err(_) => return Err(Ending::Tls(format!("not within {} s", TLS_HANDSHAKE_MAX.as_secs()))),
+        Ok(Err(error)) => return Err(no_handshake(security, error.to_string())),
+        Err(_) => {
+            return Err(no_handshake(security, format!("not within {} s", TLS_HANDSHAKE_MAX.as_secs())));
+        }
     };
     let subject = tls::subject(stream.get_ref().1.peer_certificates());
     let principal = security.principal(subject.as_deref()).ok_or_else(|| {
         Ending::Refused("no rule of ssl.principal.mapping.rules names the client's certificate".to_owned())
     })?;
     Ok((Stream::Tls(Box::new(stream)), principal))
+}
+
+fn no_handshake(security: &ListenerSecurity, reason: String) -> Ending {
+    security.count_failure();
+    Ending::Tls(reason)
 }
 
 struct Connection {

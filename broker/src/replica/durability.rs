@@ -5,6 +5,7 @@
 //! leader's own disk alone, as it does with Kafka, where such an append syncs before it returns.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ottla_log::Log;
 use ottla_replica::Input;
@@ -63,7 +64,13 @@ impl Partition {
         // Appends go on while the disk is at work.
         let synced = match begun {
             None => return true,
-            Some(Ok(mut ticket)) => ticket.sync().map(|()| ticket),
+            Some(Ok(mut ticket)) if ticket.is_empty() => ticket.sync().map(|()| ticket),
+            Some(Ok(mut ticket)) => {
+                let begun = Instant::now();
+                let synced = ticket.sync().map(|()| ticket);
+                self.shared.counters.flush_times.observe(begun.elapsed());
+                synced
+            }
             Some(Err(error)) if error.is_no_space() => return false,
             Some(Err(error)) => Err(error),
         };

@@ -155,6 +155,12 @@ pub struct PartitionView {
     pub replica_count: usize,
     /// Fewer in the ISR than `min.insync.replicas`.
     pub is_under_min_isr: bool,
+    /// Just as many in the ISR as `min.insync.replicas` wants.
+    pub is_at_min_isr: bool,
+    /// Where transactions that are not over begin, or the high watermark.
+    pub last_stable_offset: i64,
+    /// Producers with sequence numbers whose state the log keeps.
+    pub producers: usize,
     /// What the leader knows of its followers.
     pub followers: Vec<FollowerView>,
     /// The log directory.
@@ -448,6 +454,9 @@ impl Partition {
             isr: state.machine.isr().to_vec(),
             replica_count: state.machine.replica_count(),
             is_under_min_isr: state.machine.is_under_min_isr(),
+            is_at_min_isr: state.machine.is_at_min_isr(),
+            last_stable_offset: log.map_or(-1, |log| log.last_stable_offset(state.machine.high_watermark())),
+            producers: log.map_or(0, |log| log.producers().len()),
             followers: state.machine.followers().collect(),
             log_dir: Arc::clone(&state.log_dir),
         }

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::metrics::Times;
+
 use super::options::{Grant, ReplicaOptions};
 use super::throttles::Throttles;
 use super::unreachable::Unreachable;
@@ -140,6 +142,8 @@ pub struct ReplicaCounters {
     pub uncleanable_partitions: Counter,
     /// Fetches from leaders that failed as a whole.
     pub fetch_failures: Counter,
+    /// How long the disks take to sync what was appended to a log.
+    pub flush_times: Times,
 }
 
 /// So much of a disk is kept for the metadata log, checkpoints, indexes and new replicas: records are refused before nothing is left.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -29,6 +30,8 @@ pub(crate) struct ListenerSecurity {
     authority: Option<(String, Arc<AuthorityKeys>)>,
     pub(crate) credentials: Credentials,
     failures: Mutex<Failures>,
+    /// Clients that were not who they said they are, or whose TLS handshake failed.
+    failed: AtomicU64,
 }
 
 impl ListenerSecurity {
@@ -60,6 +63,7 @@ impl ListenerSecurity {
             authority,
             credentials,
             failures: Mutex::default(),
+            failed: AtomicU64::default(),
         })
     }
 
@@ -110,8 +114,19 @@ impl ListenerSecurity {
 
     /// An authentication from an address has failed: how long the news of it waits.
     pub(crate) fn failed(&self, address: IpAddr) -> Duration {
+        self.count_failure();
         let base = self.sasl().map_or(Duration::ZERO, |settings| settings.failure_delay);
         self.failures.lock().count(address, base, Instant::now())
+    }
+
+    /// A client was refused before its first request.
+    pub(crate) fn count_failure(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many clients were refused before their first request, since the start.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// The address of the authority's keys, and where they go.

@@ -49,6 +49,7 @@ pub(crate) use node::NodeSecurity;
 pub use peer::PeerSecurity;
 pub use principal::Principal;
 pub use protocol::SecurityProtocol;
+pub use tls::own_certificates;
 pub use tokens::TokenSecret;
 
 /// A property that cannot be used, and why.

@@ -10,6 +10,7 @@ pub(crate) mod connection;
 pub(crate) mod fetcher;
 pub(crate) mod group;
 pub(crate) mod groups;
+pub(crate) mod loggers;
 pub(crate) mod offsets;
 pub(crate) mod partitioner;
 pub(crate) mod producer;

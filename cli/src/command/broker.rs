@@ -177,6 +177,8 @@ impl From<admin::Broker> for BrokerDocument {
             state: match (broker.fenced, broker.in_controlled_shutdown) {
                 (true, _) => "fenced",
                 (false, true) => "shutting_down",
+                // It serves, but has been drained or is to be.
+                (false, false) if broker.cordoned => "cordoned",
                 (false, false) => "running",
             },
             rack: present(broker.rack),

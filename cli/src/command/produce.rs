@@ -1,5 +1,6 @@
 //! `ottla produce TOPIC [FILE|-]`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -168,6 +169,7 @@ impl Produce {
         mut lines: mpsc::Receiver<io::Result<Lines>>,
     ) -> anyhow::Result<()> {
         let mut stop = Stop::new()?;
+        let known: BTreeSet<i32> = producer.partitions().into_iter().collect();
         loop {
             let next = match lines.try_recv() {
                 Ok(next) => Some(next),
@@ -194,6 +196,16 @@ impl Produce {
                     Some(partition) => partition,
                     None => partitioner.choose(&record),
                 };
+                if !known.contains(&partition) {
+                    let what =
+                        format!("line {number}: topic \"{}\" has no partition {partition}", self.topic);
+                    let more = format!(
+                        "'ottla topic alter {} --partitions {}'",
+                        self.topic,
+                        partition.saturating_add(1)
+                    );
+                    return Err(Failure::new(what).hint(format!("{more} adds what is missing")).into());
+                }
                 producer.add(partition, record).await.map_err(Failure::from)?;
             }
         }

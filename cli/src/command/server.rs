@@ -7,8 +7,8 @@ use clap::Args;
 use ottla_proto::metadata::MetadataRecord;
 
 use crate::allocator;
-use crate::failure::{Failure, Failures};
-use crate::node_config::{self, Findings, NodeConfig};
+use crate::failure::{self, Failure, Failures, Told};
+use crate::node_config::{self, Findings, LogFormat, NodeConfig, Origin, Problem};
 use crate::parse;
 use crate::scram::FirstUser;
 use crate::server::adopt::Beginning;
@@ -44,6 +44,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        self.serve().map_err(|error| match failure::code(&error) {
+            // Whatever the node had to say last is of the same form as all before.
+            Some(code) if logging::is_json() => {
+                for message in failure::messages(&error) {
+                    tracing::error!("{message}");
+                }
+                Told(code).into()
+            }
+            _ => error,
+        })
+    }
+
+    fn serve(&self) -> anyhow::Result<()> {
         allocator::begin_start();
         let (config, findings) = self.load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,7 +70,7 @@ impl Server {
             logging::start(config.log_format, config.otlp_endpoint.as_deref());
         }
         for warning in &findings.warnings {
-            tracing::warn!("{}{warning}", self.place());
+            tracing::warn!("{}{warning}", self.place(warning));
         }
         limits::take_open_files();
         let mut first = Beginning::from(self.first_records());
@@ -84,11 +97,13 @@ impl Server {
         match config {
             Some(config) => Ok((config, findings)),
             None => {
-                let place = self.place();
+                if findings.wants_json {
+                    logging::start(LogFormat::Json, None);
+                }
                 let mut failures: Vec<_> = findings
                     .problems
                     .iter()
-                    .map(|problem| Failure::usage(format!("{place}{problem}")))
+                    .map(|problem| Failure::usage(format!("{}{problem}", self.place(problem))))
                     .collect();
                 if self.config.is_none()
                     && let Some(last) = failures.pop()
@@ -102,9 +117,11 @@ impl Server {
         }
     }
 
-    /// What stands in front of a message about a setting: the file, if there is one.
-    fn place(&self) -> String {
-        self.config.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default()
+    /// What stands in front of a message about a setting: the file, where it or nobody made the setting.
+    fn place(&self, problem: &Problem) -> String {
+        let is_of_the_file = matches!(problem.origin, None | Some(Origin::Line(_)));
+        let file = self.config.as_ref().filter(|_| is_of_the_file);
+        file.map(|file| format!("{}: ", file.display())).unwrap_or_default()
     }
 }
 

@@ -1,8 +1,5 @@
 //! Certificates that end soon; and as much of X.509 (RFC 5280, 4.1) as it takes to find out: the walk to `validity`.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::{Finding, Level, Readings};
 use crate::calendar::days_since_1970;
 
@@ -49,15 +46,11 @@ pub(super) fn check(readings: &Readings) -> Vec<Finding> {
     readings.certificates.iter().map(judge).collect()
 }
 
-/// When the first certificate of a PEM text ends, in seconds since 1970.
-pub(crate) fn ends_s(pem: &str) -> Result<i64, String> {
-    let body = pem
-        .split_once("-----BEGIN CERTIFICATE-----")
-        .and_then(|(_, rest)| rest.split_once("-----END CERTIFICATE-----"))
-        .map(|(body, _)| body.split_whitespace().collect::<String>())
-        .ok_or("holds no PEM certificate")?;
-    let der = STANDARD.decode(body).map_err(|_| "holds a certificate that is not base64")?;
-    not_after(&der).ok_or_else(|| "holds a certificate that cannot be read".to_owned())
+/// When the first certificate of a chain to end does so; each is DER,, in seconds since 1970.
+pub(super) fn chain_ends_s(chain: &[Vec<u8>]) -> Result<i64, String> {
+    let ends = |der: &Vec<u8>| not_after(der).ok_or("holds a certificate that cannot be read");
+    let all = chain.iter().map(ends).collect::<Result<Vec<_>, _>>()?;
+    all.into_iter().min().ok_or_else(|| "holds no certificate".to_owned())
 }
 
 /// Certificate, its signed part, then past version, serial number, algorithm and issuer to the validity's second time.
@@ -122,16 +115,24 @@ fn time(tag: u8, text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::doctor::readings::Certificate;
 
     /// Made with openssl, an elliptic key; it ends on 2030-01-02 03:04:05 UTC.
     const PEM: &str = include_str!("testdata/ends-2030-01-02.pem");
 
+    fn der() -> Vec<u8> {
+        let body: String = PEM.lines().filter(|line| !line.starts_with('-')).collect();
+        STANDARD.decode(body).unwrap()
+    }
+
     #[test]
     fn the_end_of_a_real_certificate_is_found() {
-        assert_eq!(ends_s(PEM), Ok(1_893_553_445));
-        assert_eq!(ends_s(&format!("a key or some words\n{PEM}{PEM}")), Ok(1_893_553_445));
+        assert_eq!(chain_ends_s(&[der(), der()]), Ok(1_893_553_445));
+        assert!(chain_ends_s(&[]).is_err() && chain_ends_s(&[vec![0x30]]).is_err());
     }
 
     #[test]
@@ -145,8 +146,7 @@ mod tests {
 
     #[test]
     fn whatever_is_cut_off_or_changed_is_an_error_and_no_panic() {
-        let body: String = PEM.lines().filter(|line| !line.starts_with('-')).collect();
-        let der = STANDARD.decode(body).unwrap();
+        let der = der();
         assert!(not_after(&der).is_some());
         for end in 0..der.len() {
             assert_eq!(not_after(&der[..end]), None);
@@ -157,11 +157,6 @@ mod tests {
                 changed[at] = value;
                 not_after(&changed);
             }
-        }
-        for wrong in
-            ["", "-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----!-----END CERTIFICATE-----"]
-        {
-            assert!(ends_s(wrong).is_err());
         }
     }
 

@@ -5,7 +5,7 @@ use crate::output::bytes;
 
 /// Below this a node of a few hundred partitions does not start.
 const OPEN_FILES_MIN: u64 = 4_096;
-/// A segment keeps two files open, a connection one: 10,000 partitions with a few segments each, and clients beside them.
+/// A partition that is written to keeps a file open, a connection one: thousands of partitions, and as many clients beside them.
 const OPEN_FILES_GOOD: u64 = 100_000;
 /// With less the node has no page cache to speak of.
 const MEMORY_BYTES_MIN: u64 = 1 << 30;
@@ -33,10 +33,10 @@ fn open_files(readings: &Readings) -> Option<Finding> {
     Some(Finding::bad(
         level,
         CHECK,
-        format!("a process of this user may have {limit} files open, better {OPEN_FILES_GOOD}"),
-        "each segment and each connection keeps files open; at the limit, connections are refused and logs go offline",
+        format!("a node that this user starts may have {limit} files open, better {OPEN_FILES_GOOD}"),
+        "each connection and each log that is written to keeps a file open; at the limit new connections wait",
         format!(
-            "ulimit -n {OPEN_FILES_GOOD} in the shell that starts it; LimitNOFILE={OPEN_FILES_GOOD} in a systemd unit"
+            "LimitNOFILE={OPEN_FILES_GOOD} in the unit (systemctl edit ottla); for shells: echo '* - nofile {OPEN_FILES_GOOD}' >> /etc/security/limits.d/60-ottla.conf, and log in anew"
         ),
     ))
 }

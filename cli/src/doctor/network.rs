@@ -1,6 +1,6 @@
 //! Ports that the node is to listen on, and the controllers that it has to reach.
 
-use super::readings::{Peer, PeerFailure, Port};
+use super::readings::{Advertised, Peer, PeerFailure, Port, TAKEN};
 use super::{Finding, Level, Readings};
 
 /// Clocks further apart than this are a fault, in seconds. Answers tell whole seconds, so one is nothing.
@@ -9,7 +9,8 @@ const CLOCK_APART_S_MAX: u64 = 2;
 /// Judges ports and peers.
 pub(super) fn check(readings: &Readings) -> Vec<Finding> {
     let ports = readings.ports.iter().map(|port| port_of(port, readings.node_runs));
-    ports.chain(readings.peers.iter().flat_map(peer)).collect()
+    let told = readings.advertised.iter().map(told);
+    ports.chain(told).chain(readings.peers.iter().flat_map(peer)).collect()
 }
 
 fn port_of(port: &Port, node_runs: bool) -> Finding {
@@ -19,9 +20,29 @@ fn port_of(port: &Port, node_runs: bool) -> Finding {
         Some(_) if node_runs => Finding::ok(check, "taken by the node that runs here"),
         Some(reason) => {
             let number = port.address.rsplit_once(':').map_or("", |(_, number)| number);
-            let mend = format!("ss -ltnp 'sport = :{number}' shows who has it; else change the listener");
+            let mend = if reason == TAKEN {
+                format!("ss -ltnp 'sport = :{number}' shows who has it; else change the listener")
+            } else {
+                "ip address shows what this machine has; ports below 1024 need AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit"
+                    .to_owned()
+            };
             Finding::bad(Level::Problem, check, reason.clone(), "the node does not start without it", mend)
         }
+    }
+}
+
+/// What cannot be found here may still be found where clients are, but hardly ever is.
+fn told(told: &Advertised) -> Finding {
+    let check = format!("advertised {} of {}", told.address, told.name);
+    match &told.unknown {
+        None => Finding::ok(check, "its name has an address"),
+        Some(reason) => Finding::bad(
+            Level::Warning,
+            check,
+            format!("its name has no address: {reason}"),
+            "clients and other nodes are sent there after their first connection, and fail",
+            "correct advertised.listeners, or the name in DNS or /etc/hosts",
+        ),
     }
 }
 
@@ -80,9 +101,24 @@ mod tests {
         };
         assert_eq!(port(None, false).level, Level::Ok);
         assert_eq!(port(Some("in use"), true).level, Level::Ok);
-        let taken = port(Some("in use"), false);
+        let taken = port(Some(TAKEN), false);
         assert_eq!(taken.level, Level::Problem);
         assert!(taken.mend.unwrap().contains("sport = :9092"));
+        let refused = port(Some("Permission denied"), false);
+        assert!(!refused.mend.unwrap().contains("ss -ltnp"), "nobody has it");
+    }
+
+    #[test]
+    fn an_advertised_name_that_nobody_knows_is_told() {
+        let of = |unknown: Option<&str>| {
+            let one = Advertised {
+                name: "OUTSIDE".into(),
+                address: "b:9092".into(),
+                unknown: unknown.map(str::to_owned),
+            };
+            check(&Readings { advertised: vec![one], ..Readings::default() }).remove(0).level
+        };
+        assert_eq!((of(None), of(Some("not found"))), (Level::Ok, Level::Warning));
     }
 
     #[test]

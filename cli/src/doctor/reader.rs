@@ -7,10 +7,14 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ottla_broker::security::own_certificates;
+use ottla_broker::security::properties::ListenerProperties;
+
 use super::certificate;
 use super::kernel;
 use super::readings::{
-    Certificate, Directory, Listening, Memory, Peer, PeerFailure, Port, Readings, SecretFile,
+    Advertised, Certificate, Directory, Listening, Memory, Peer, PeerFailure, Port, Readings, SecretFile,
+    TAKEN,
 };
 use crate::http_client;
 use crate::node_config::{Address, Findings, HttpAddress, Listener, NodeConfig};
@@ -49,11 +53,17 @@ pub(crate) fn read(config: Option<(Option<NodeConfig>, Findings)>) -> Readings {
 fn add_node(readings: &mut Readings, config: &NodeConfig) {
     readings.properties = BTreeMap::clone(&config.properties);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    readings.directories = config.log_dirs.iter().map(|path| directory(path, &mounts)).collect();
-    readings.node_runs = config.http.as_ref().is_some_and(|http| {
-        http_client::get(&http_client::reached(http), "/livez", PEER_TIMEOUT)
-            .is_ok_and(|answer| answer.status == 200)
-    });
+    // The metadata may have a disk of their own.
+    let base = config.metadata_dir.parent().map(Path::to_owned);
+    let base = base.filter(|base| !config.log_dirs.contains(base));
+    readings.directories = config.log_dirs.iter().chain(&base).map(|path| directory(path, &mounts)).collect();
+    let holder = config.log_dirs.iter().find_map(|path| holder(path));
+    readings.node_runs = holder.is_some();
+    if let Some(limit) = holder.and_then(|process| limits_of(&process)) {
+        readings.open_files = Some(limit);
+    }
+    let names = config.advertised.iter().map(|listener| (&listener.name, &listener.address));
+    readings.advertised = names.map(|(name, address)| advertised(name, address)).collect();
     let grpc = config.grpc.iter().map(|grpc| (&grpc.listener.name, &grpc.listener.address));
     let kafka = config.listeners.iter().map(|listener| (&listener.name, &listener.address));
     let http = "HTTP".to_owned();
@@ -105,9 +115,43 @@ fn setting(name: &str) -> Option<String> {
     fs::read_to_string(Path::new("/proc/sys").join(name.replace('.', "/"))).ok()
 }
 
+/// What a node started here may have: it takes the hard limit by itself.
 fn open_files() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current.unwrap_or(u64::MAX)
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// The process that holds a log directory, as the directory's lock tells; `None`: nobody does.
+fn holder(log_dir: &Path) -> Option<String> {
+    let path = log_dir.join(".lock");
+    let lock = fs::File::open(&path).ok()?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).err()?;
+    Some(fs::read_to_string(&path).unwrap_or_default().trim().to_owned())
+}
+
+/// How many files a node may have open. Its number may be one of a container, where this machine counts otherwise.
+fn limits_of(process: &str) -> Option<u64> {
+    let read = |file: &str| fs::read_to_string(Path::new("/proc").join(process).join(file));
+    let is_node = read("cmdline").ok()?.split('\0').any(|word| word == "server" || word == "dev");
+    is_node.then(|| open_files_in(&read("limits").ok()?)).flatten()
+}
+
+/// Of `/proc/PID/limits` the soft limit, which is what counts.
+fn open_files_in(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+fn advertised(name: &str, address: &Address) -> Advertised {
+    let found = (address.host.as_str(), address.port).to_socket_addrs();
+    let unknown = match found {
+        Ok(mut all) => all.next().is_none().then(|| "none".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    Advertised { name: name.to_owned(), address: address.to_string(), unknown }
 }
 
 /// The machine's memory, or a container's share of it.
@@ -188,7 +232,7 @@ fn mount_of(mounts: &str, path: &Path) -> Option<Mount> {
 fn port(name: &str, address: &Address) -> Port {
     let host = if address.host.is_empty() { "0.0.0.0" } else { &address.host };
     let refused = TcpListener::bind((host, address.port)).err().map(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+        std::io::ErrorKind::AddrInUse => TAKEN.to_owned(),
         _ => error.to_string(),
     });
     let address = Address { host: host.to_owned(), port: address.port }.to_string();
@@ -220,26 +264,29 @@ fn peer(address: &Address, http: Option<HttpAddress>) -> Peer {
     Peer { address: address.to_string(), reached, clock_ahead_s }
 }
 
-/// Key stores in PEM that the properties name; those in other formats are not opened, as they need their passwords.
+/// The key stores that the properties name, opened as the node does it.
 fn certificates(properties: &BTreeMap<String, String>) -> Vec<Certificate> {
-    let is_pem = |name: &str| {
-        let store = name.replace("ssl.keystore.location", "ssl.keystore.type");
-        let kind = properties.get(&store).or_else(|| properties.get("ssl.keystore.type"));
-        kind.is_some_and(|kind| kind.eq_ignore_ascii_case("PEM"))
-    };
+    let all = std::sync::Arc::new(properties.clone());
     let read = |(name, value): (&String, &String)| {
-        let ends_s = if name.ends_with("ssl.keystore.certificate.chain") {
-            certificate::ends_s(value)
-        } else if name.ends_with("ssl.keystore.location") && is_pem(name) {
-            fs::read_to_string(value)
-                .map_err(|error| format!("{value}: {error}"))
-                .and_then(|text| certificate::ends_s(&text).map_err(|error| format!("{value} {error}")))
-        } else {
+        let is_store = ["ssl.keystore.location", "ssl.keystore.certificate.chain"]
+            .into_iter()
+            .any(|property| name.ends_with(property));
+        if !is_store || value.trim().is_empty() {
             return None;
-        };
-        Some(Certificate { property: name.clone(), ends_s })
+        }
+        let listener = name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.'));
+        let view = ListenerProperties::new(all.clone(), listener.map_or("", |(listener, _)| listener));
+        let chain = own_certificates(&view).map_err(|error| {
+            let text = error.to_string();
+            // The finding names the property already.
+            text.split_once(": ").map_or(text.clone(), |(_, reason)| reason.to_owned())
+        });
+        Some(Certificate {
+            property: name.clone(),
+            ends_s: chain.and_then(|chain| certificate::chain_ends_s(&chain)),
+        })
     };
-    properties.iter().filter(|(_, value)| !value.trim().is_empty()).filter_map(read).collect()
+    properties.iter().filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -261,6 +308,21 @@ mod tests {
     }
 
     #[test]
+    fn a_running_node_is_known_by_its_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(holder(directory.path()), None);
+        fs::write(directory.path().join(".lock"), "77\n").unwrap();
+        assert_eq!(holder(directory.path()), None, "a file that a node left");
+        let lock = fs::File::open(directory.path().join(".lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert_eq!(holder(directory.path()).as_deref(), Some("77"));
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max open files            1024                 524288               files\n";
+        assert_eq!(open_files_in(limits), Some(1_024));
+        assert_eq!(limits_of("self"), None, "no node");
+    }
+
+    #[test]
     fn the_chosen_of_several_stands_in_brackets() {
         assert_eq!(chosen("always [madvise] never\n"), Some("madvise"));
         assert_eq!(chosen("always"), None);
@@ -275,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_in_pem_are_read_and_others_left_closed() {
+    fn certificates_of_every_form_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key.pem");
         fs::write(&file, include_str!("testdata/ends-2030-01-02.pem")).unwrap();
@@ -283,11 +345,16 @@ mod tests {
         let of = |pairs: &[(&str, &str)]| {
             certificates(&pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect())
         };
-        assert_eq!(of(&[("ssl.keystore.location", &file)]), []);
+        assert_eq!(of(&[("ssl.keystore.location", "")]), []);
         let found = of(&[("ssl.keystore.type", "PEM"), ("listener.name.x.ssl.keystore.location", &file)]);
         assert_eq!(found[0].ends_s, Ok(1_893_553_445));
         let missing = of(&[("ssl.keystore.type", "PEM"), ("ssl.keystore.location", "/no/such/file")]);
         assert!(missing[0].ends_s.is_err());
+        // What Java's keytool makes, with its password and without.
+        let store = concat!(env!("CARGO_MANIFEST_DIR"), "/../broker/src/security/tls/fixtures/key.p12");
+        let open = [("ssl.keystore.location", store), ("ssl.keystore.password", "store-secret")];
+        assert!(of(&open)[0].ends_s.as_ref().is_ok_and(|ends_s| *ends_s > 1_700_000_000));
+        assert!(of(&open[..1])[0].ends_s.is_err());
     }
 
     #[test]

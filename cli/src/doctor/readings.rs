@@ -23,6 +23,8 @@ pub(crate) struct Readings {
     /// A node with this configuration runs here already.
     pub(crate) node_runs: bool,
     pub(crate) ports: Vec<Port>,
+    /// What clients and other nodes are told.
+    pub(crate) advertised: Vec<Advertised>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) listeners: Vec<Listening>,
@@ -63,6 +65,9 @@ pub(crate) struct Directory {
     pub(crate) free_inodes: u64,
 }
 
+/// Why a port cannot be bound that somebody has.
+pub(crate) const TAKEN: &str = "another process listens there";
+
 /// An address that the node is to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Port {
@@ -71,6 +76,16 @@ pub(crate) struct Port {
     pub(crate) address: String,
     /// Why it cannot be bound.
     pub(crate) refused: Option<String>,
+}
+
+/// An address that others are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Advertised {
+    /// The listener's name.
+    pub(crate) name: String,
+    pub(crate) address: String,
+    /// Why its name has no address here.
+    pub(crate) unknown: Option<String>,
 }
 
 /// What a listener is, as the configuration has it.

@@ -31,7 +31,8 @@ fn listeners(readings: &Readings) -> Vec<Finding> {
     let offers_plain = get_list(&readings.properties, "sasl.enabled.mechanisms").contains(&"PLAIN");
     let judge = |listener: &super::readings::Listening| {
         let check = format!("listener {}", listener.name);
-        let spoken = format!("{} on {}", listener.protocol, listener.host);
+        let host = if listener.host.is_empty() { "every address" } else { &listener.host };
+        let spoken = format!("{} on {host}", listener.protocol);
         if is_local(&listener.host) {
             return Finding::ok(check, format!("{spoken}: reached from this machine only"));
         }

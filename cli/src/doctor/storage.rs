@@ -91,7 +91,7 @@ fn space(directory: &Directory, path: &str) -> Finding {
     match least {
         Some((percent, what)) if percent < FREE_PERCENT_GOOD => {
             let level = if percent < FREE_PERCENT_MIN { Level::Problem } else { Level::Warning };
-            let why = "a full disk takes its partitions offline, and deleting needs room too";
+            let why = "on a full disk producers are refused, and compaction stops";
             let mend = "'ottla broker describe ID' shows the largest replicas; lower retention.ms or retention.bytes of their topics";
             Finding::bad(level, check, format!("{percent} % of {what} free"), why, mend)
         }

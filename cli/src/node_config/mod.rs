@@ -115,6 +115,7 @@ impl NodeConfig {
     ) -> (Option<Self>, Findings) {
         let mut findings = Findings::default();
         let settings = Settings::gather(text, environment, flags, &mut findings);
+        findings.wants_json = settings.get("ottla.log.format") == Some("json");
         let config = Self::derive(&settings, &mut findings);
         findings.sort();
         (config.filter(|_| findings.problems.is_empty()), findings)

@@ -11,13 +11,20 @@ use super::pod::{self, Pod};
 /// What stands in front of a variable that sets a property: `OTTLA_LOG_SEGMENT_BYTES`.
 const PREFIX: &str = "OTTLA_";
 /// Variables that are something else: flags of the command line, the log's filter, and what our own tests use.
-const OTHER_VARIABLES: [&str; 12] = [
+const OTHER_VARIABLES: [&str; 19] = [
     "OTTLA_SERVER",
     "OTTLA_BOOTSTRAP",
     "OTTLA_BOOTSTRAP_USER",
     "OTTLA_TLS_CA",
     "OTTLA_TLS_CERT",
     "OTTLA_TLS_KEY",
+    "OTTLA_SASL_MECHANISM",
+    "OTTLA_SASL_USER",
+    "OTTLA_SASL_PASSWORD",
+    "OTTLA_SASL_PASSWORD_FILE",
+    "OTTLA_SASL_TOKEN_FILE",
+    "OTTLA_COMMAND_CONFIG",
+    "OTTLA_SERVER_PROTOCOL",
     "OTTLA_PROFILE",
     "OTTLA_LOG",
     "OTTLA_BINARY",
@@ -85,6 +92,8 @@ pub(crate) struct Findings {
     pub(crate) problems: Vec<Problem>,
     /// It may.
     pub(crate) warnings: Vec<Problem>,
+    /// The log is to be JSON, whatever else is wrong.
+    pub(crate) wants_json: bool,
 }
 
 impl Findings {
@@ -179,8 +188,8 @@ impl Settings {
         }
         let name = words.to_ascii_lowercase().replace('_', ".");
         let own = format!("ottla.{name}");
-        let known =
-            [own, name.clone()].into_iter().find(|name| definition(ConfigKind::Broker, name).is_some());
+        let all = listener_property(words).into_iter().chain([own, name.clone()]);
+        let known = all.into_iter().find(|name| definition(ConfigKind::Broker, name).is_some());
         match known {
             Some(name) => {
                 self.0.insert(name, Setting { value, origin: Origin::Variable(variable) });
@@ -249,6 +258,33 @@ impl Settings {
     pub(super) fn values(&self) -> BTreeMap<String, String> {
         self.0.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
     }
+}
+
+/// SASL mechanisms that may stand between a listener and its property, as variables spell them and as properties do.
+const MECHANISMS: [(&str, &str); 4] = [
+    ("plain_", "plain."),
+    ("scram_sha_256_", "scram-sha-256."),
+    ("scram_sha_512_", "scram-sha-512."),
+    ("oauthbearer_", "oauthbearer."),
+];
+
+/// `LISTENER_NAME_SASL_SSL_SCRAM_SHA_256_SASL_JAAS_CONFIG` is `listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config`: names of
+/// listeners and of mechanisms have lines of their own. The first place where a property begins ends the listener's name.
+fn listener_property(words: &str) -> Option<String> {
+    let words = words.to_ascii_lowercase();
+    let rest = words.strip_prefix("listener_name_")?;
+    rest.match_indices('_').find_map(|(at, _)| {
+        let (listener, property) = (&rest[..at], &rest[at + 1..]);
+        let (mechanism, property) = MECHANISMS
+            .iter()
+            .find_map(|(word, name)| Some((*name, property.strip_prefix(word)?)))
+            .unwrap_or(("", property));
+        let property = property.replace('_', ".");
+        // By itself first: else "ssl" of SASL_SSL would pass for a mechanism.
+        definition(ConfigKind::Broker, &property)?;
+        let name = format!("listener.name.{listener}.{mechanism}{property}");
+        definition(ConfigKind::Broker, &name).map(|_| name)
+    })
 }
 
 fn no_effect(origin: Option<Origin>, name: String, note: &str) -> Problem {
@@ -383,6 +419,50 @@ mod tests {
             settings.take_variable(variable.clone(), "x".into(), &mut findings);
             let is_other = OTHER_VARIABLES.contains(&variable.as_str());
             assert_eq!(settings.get(definition.name), (!is_other).then_some("x"), "{variable}");
+        }
+    }
+
+    #[test]
+    fn properties_of_listeners_can_be_set_by_variables_too() {
+        for (variable, name) in [
+            ("OTTLA_LISTENER_NAME_INSIDE_SSL_KEYSTORE_TYPE", "listener.name.inside.ssl.keystore.type"),
+            ("OTTLA_LISTENER_NAME_SASL_SSL_SSL_KEYSTORE_TYPE", "listener.name.sasl_ssl.ssl.keystore.type"),
+            (
+                "OTTLA_LISTENER_NAME_SASL_SSL_SASL_ENABLED_MECHANISMS",
+                "listener.name.sasl_ssl.sasl.enabled.mechanisms",
+            ),
+            (
+                "OTTLA_LISTENER_NAME_CLIENTS_PLAIN_SASL_JAAS_CONFIG",
+                "listener.name.clients.plain.sasl.jaas.config",
+            ),
+            (
+                "OTTLA_LISTENER_NAME_SASL_SSL_SCRAM_SHA_256_SASL_JAAS_CONFIG",
+                "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config",
+            ),
+            ("OTTLA_LISTENER_NAME_HTTP_MAX_CONNECTIONS", "listener.name.http.max.connections"),
+        ] {
+            assert_eq!(listener_property(&variable[PREFIX.len()..]).as_deref(), Some(name), "{variable}");
+            let (mut settings, mut findings) = (Settings::default(), Findings::default());
+            settings.take_variable(variable.to_owned(), "x".into(), &mut findings);
+            assert_eq!((settings.get(name), findings.warnings.len()), (Some("x"), 0), "{variable}");
+        }
+        for unknown in ["LISTENER_NAME_A_LOG_DIRS", "LISTENER_NAME_", "LISTENER_NAME_A", "LISTENER_NAMES"] {
+            assert_eq!(listener_property(unknown), None);
+        }
+    }
+
+    #[test]
+    fn variables_of_the_command_line_are_no_properties() {
+        use clap::CommandFactory;
+        fn names(command: &clap::Command, all: &mut Vec<String>) {
+            all.extend(command.get_arguments().filter_map(|one| Some(one.get_env()?.to_str()?.to_owned())));
+            command.get_subcommands().for_each(|inner| names(inner, all));
+        }
+        let mut all = vec!["OTTLA_SASL_PASSWORD".to_owned()];
+        names(&crate::arguments::Arguments::command(), &mut all);
+        for variable in all {
+            let (_, findings) = gather("", &[(&variable, "127.0.0.1:1")], &[]);
+            assert_eq!(findings, Findings::default(), "{variable}");
         }
     }
 

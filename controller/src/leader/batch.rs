@@ -16,7 +16,7 @@ use ottla_wire::error_code::ErrorCode;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use super::announce::announce;
+use super::announce::{Decided, announce};
 use super::{Ask, Chore, LeaderOptions};
 use crate::types::{Batch as EntryBatch, Raft};
 
@@ -189,6 +189,7 @@ pub(super) struct Batch {
     /// Index of the applied image: what lies behind it is decided but not committed.
     applied: LogIndex,
     elects: bool,
+    decided: Arc<Decided>,
 }
 
 impl Batch {
@@ -202,8 +203,15 @@ impl Batch {
         is_held: impl Fn(BrokerId) -> bool,
     ) -> Self {
         let applied = image.index();
-        let mut batch =
-            Self { image, records: Vec::new(), bytes: 0, waiting: Vec::new(), applied, elects: false };
+        let mut batch = Self {
+            image,
+            records: Vec::new(),
+            bytes: 0,
+            waiting: Vec::new(),
+            applied,
+            elects: false,
+            decided: Arc::clone(&options.decided),
+        };
         while !batch.is_full()
             && let Some(chore) = chores.pop_front()
         {
@@ -245,7 +253,7 @@ impl Batch {
             return Ok(());
         }
         let (image, _) = self.image.apply(LogIndex(self.image.index().0 + 1), &records)?;
-        announce(&self.image, &records);
+        announce(&self.image, &records, &self.decided);
         self.image = Arc::new(image);
         self.bytes += records.iter().map(Message::encoded_len).sum::<usize>();
         self.records.extend(records);

@@ -29,6 +29,7 @@ use crate::identity::Identity;
 use crate::leadership::{Leader, Leadership};
 use crate::state_machine::StateMachine;
 use crate::types::Raft;
+pub(crate) use announce::Decided;
 use batch::{InFlight, Outcome};
 pub(crate) use chore::Chore;
 
@@ -65,6 +66,8 @@ pub(crate) struct LeaderOptions {
     /// A leader that no quorum has answered for so long gives no leases: another may lead soon.
     /// Not above the longest election timeout: followers elect nobody within that.
     pub(crate) quorum_silence_max: Duration,
+    /// Counts of what is decided.
+    pub(crate) decided: Arc<Decided>,
 }
 
 /// A change that somebody asks for.

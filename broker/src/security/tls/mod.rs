@@ -39,6 +39,11 @@ impl From<SecurityProtocol> for ClientAuth {
     }
 }
 
+/// The certificates, DER, that properties give a listener to show of itself, whatever form their store has; none: no store is set.
+pub fn own_certificates(properties: &ListenerProperties) -> Result<Vec<Vec<u8>>, SecurityError> {
+    store::own_chain(properties)
+}
+
 /// What a listener answers TLS clients with.
 pub(crate) fn server_config(
     properties: &ListenerProperties,

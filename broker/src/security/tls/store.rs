@@ -72,6 +72,27 @@ pub(super) fn key_material(properties: &ListenerProperties) -> Result<Option<Key
     Ok(Some(KeyMaterial { key, chain: store.chain.into_iter().map(CertificateDer::from).collect() }))
 }
 
+/// The certificates, DER, that a listener shows of itself; the key need not open.
+pub(super) fn own_chain(properties: &ListenerProperties) -> Result<Vec<Vec<u8>>, SecurityError> {
+    const LOCATION: &str = "ssl.keystore.location";
+    const CHAIN: &str = "ssl.keystore.certificate.chain";
+    let of_text = |name, text: &str| {
+        certificates(name, text).map(|all| all.iter().map(|certificate| certificate.to_vec()).collect())
+    };
+    if let Some(chain) = properties.set(CHAIN) {
+        return of_text(CHAIN, chain);
+    }
+    let Some(location) = properties.set(LOCATION) else { return Ok(Vec::new()) };
+    let bytes = read(LOCATION, location)?;
+    if is_pem(properties.get("ssl.keystore.type")) {
+        return of_text(LOCATION, &utf8(LOCATION, bytes)?);
+    }
+    let password = properties.set("ssl.keystore.password");
+    let store = open(&bytes, password, properties.set("ssl.key.password").or(password))
+        .map_err(|message| SecurityError::new(LOCATION, format!("{location}: {message}")))?;
+    Ok(store.chain)
+}
+
 /// Authorities that a listener trusts; `None` when none are set.
 pub(super) fn trusted(
     properties: &ListenerProperties,

@@ -1,7 +1,7 @@
 //! `ottla broker drain`, `undrain` and `decommission`: a broker gives all that it holds to others, and is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use ottla_proto::admin::{self, AlterConfigsRequest, ConfigScope, PartitionMove};
@@ -16,6 +16,9 @@ use crate::profile::Session;
 const CORDONED: &str = "cordoned.log.dirs";
 /// Pause between two looks at a broker that is to stop.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Pause between two looks at a broker that is to take nothing new.
+const CORDON_PAUSE: Duration = Duration::from_millis(50);
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -85,7 +88,7 @@ impl Drain {
                 crate::output::table(&["TOPIC", "PARTITION", "TO"], document.moves.iter().map(row))
             });
         }
-        drain(session, &mut admin, self.id, &document.moves, self.watch).await?;
+        document.moves = drain(session, &mut admin, self.id, self.watch).await?;
         if self.watch || document.moves.is_empty() {
             document.state = "drained";
         }
@@ -124,8 +127,9 @@ impl Undrain {
 
 impl Decommission {
     pub(super) async fn run(&self, session: &Session, mut admin: Admin) -> anyhow::Result<()> {
-        let moves = plan_of(&mut admin, self.id).await?;
-        drain(session, &mut admin, self.id, &moves, self.watch).await?;
+        // Refused before anything changes, if nobody could take over.
+        plan_of(&mut admin, self.id).await?;
+        let moves = drain(session, &mut admin, self.id, self.watch).await?;
         let mut has_asked = false;
         loop {
             let broker = known(&mut admin, self.id).await?;
@@ -237,22 +241,12 @@ fn plan(
 }
 
 /// Nothing new comes to the broker, and what it has leaves.
-async fn drain(
-    session: &Session,
-    admin: &mut Admin,
-    id: i32,
-    moves: &[Planned],
-    watch: bool,
-) -> anyhow::Result<()> {
-    let cordon = AlterConfigsRequest {
-        scope: ConfigScope::Broker.into(),
-        name: id.to_string(),
-        set: [(CORDONED.to_owned(), "*".to_owned())].into(),
-        ..Default::default()
-    };
-    admin.alter_configs(cordon).await?;
+async fn drain(session: &Session, admin: &mut Admin, id: i32, watch: bool) -> anyhow::Result<Vec<Planned>> {
+    cordon(session, admin, id).await?;
+    // Only now: what was created until a moment ago may lie there too.
+    let moves = plan_of(admin, id).await?;
     if moves.is_empty() {
-        return Ok(());
+        return Ok(moves);
     }
     let asked = moves.iter().map(|one| PartitionMove {
         topic: one.topic.clone(),
@@ -266,7 +260,32 @@ async fn drain(
         let partitions: Vec<_> = moves.iter().map(|one| (one.topic.clone(), one.partition)).collect();
         progress::watch(session, admin, &partitions).await?;
     }
-    Ok(())
+    Ok(moves)
+}
+
+/// The broker takes nothing new from here on. It has to hear of that and tell the controllers: what is created before then may still
+/// be given to it. One that is away hears of nothing, and is given nothing while there are others.
+async fn cordon(session: &Session, admin: &mut Admin, id: i32) -> anyhow::Result<()> {
+    let cordon = AlterConfigsRequest {
+        scope: ConfigScope::Broker.into(),
+        name: id.to_string(),
+        set: [(CORDONED.to_owned(), "*".to_owned())].into(),
+        ..Default::default()
+    };
+    admin.alter_configs(cordon).await?;
+    let deadline = Instant::now() + session.timeout;
+    loop {
+        let broker = known(admin, id).await?;
+        if broker.cordoned || broker.fenced {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::new(format!("broker {id} has not said that it takes nothing new"))
+                .hint("call this again; its log says what keeps it from reaching the controllers")
+                .into());
+        }
+        tokio::time::sleep(CORDON_PAUSE).await;
+    }
 }
 
 #[cfg(test)]

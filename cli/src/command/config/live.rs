@@ -4,6 +4,7 @@ use clap::Args;
 use ottla_proto::admin::{self, AlterConfigsRequest, ConfigScope, DescribeConfigsRequest};
 use serde::Serialize;
 
+use super::loggers;
 use crate::admin::Admin;
 use crate::output::{self, counted};
 use crate::parse;
@@ -29,6 +30,9 @@ pub(crate) struct Scope {
     /// Those of a client metrics subscription
     #[arg(long, value_name = "NAME")]
     client_metrics: Option<String>,
+    /// Levels of one broker's loggers, until its process ends: ottla_broker=DEBUG, root=WARN
+    #[arg(long, value_name = "ID")]
+    loggers: Option<i32>,
 }
 
 impl Scope {
@@ -47,6 +51,9 @@ impl Scope {
     }
 
     fn words(&self) -> String {
+        if let Some(broker) = self.loggers {
+            return format!("the loggers of broker {broker}");
+        }
         match self.resource() {
             (ConfigScope::Topic, name) => format!("topic {name}"),
             (ConfigScope::Broker, name) => format!("broker {name}"),
@@ -76,7 +83,7 @@ pub(crate) struct Get {
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  ottla config set --topic orders retention.ms=3600000 cleanup.policy=compact,delete"
+    after_help = "Examples:\n  ottla config set --topic orders retention.ms=3600000 cleanup.policy=compact,delete\n  ottla config set --loggers 1 ottla_broker=DEBUG"
 )]
 pub(crate) struct Set {
     #[command(flatten)]
@@ -130,6 +137,9 @@ struct ChangeDocument {
 
 impl Get {
     pub(super) async fn run(&self, session: &Session) -> anyhow::Result<()> {
+        if let Some(broker) = self.scope.loggers {
+            return loggers::get(session, broker, &self.names).await;
+        }
         let (scope, name) = self.scope.resource();
         let mut admin = Admin::connect(session).await?;
         let request = DescribeConfigsRequest { scope: scope.into(), name, keys: self.names.clone() };
@@ -200,7 +210,10 @@ async fn change(
         unset: unset.to_vec(),
         validate_only: dry_run,
     };
-    Admin::connect(session).await?.alter_configs(request).await?;
+    match scope.loggers {
+        Some(broker) => loggers::change(session, broker, set, unset, dry_run).await?,
+        None => Admin::connect(session).await?.alter_configs(request).await?,
+    }
     let document = ChangeDocument {
         set: set.iter().map(|(name, _)| name.clone()).collect(),
         unset: unset.to_vec(),

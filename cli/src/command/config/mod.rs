@@ -2,6 +2,7 @@
 
 mod check;
 mod live;
+mod loggers;
 mod reference;
 
 use clap::Subcommand;
