@@ -3,8 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`manager`] | all partitions; what an image changes |
-//! | [`partition`] | one partition: lock, log, machine; produce and acknowledgement |
+//! | [`partition`] | one partition: its lock, log and machine, what the image says of it, who waits |
+//! | [`appends`] | one partition: produce and acknowledgement |
 //! | [`read`] | one partition: fetch, list offsets, leader epochs, views |
+//! | `delete_records` | one partition: the log start moves |
 //! | [`follow`] | one partition as a follower |
 //! | [`transactions`] | one partition: verification of transactions, their markers, its producers |
 //! | [`sessions`] | Fetch requests over fetch sessions |
@@ -19,9 +21,11 @@
 //! | [`shared`] | queues, counters, directories that all partitions share |
 //! | [`options`] | settings, lease, clock |
 
+pub mod appends;
 pub mod background;
 mod checkpoints;
 mod cleaner;
+mod delete_records;
 pub mod directories;
 mod durability;
 pub mod follow;
@@ -40,12 +44,13 @@ pub mod unreachable;
 mod upkeep;
 pub mod waiter;
 
+pub use appends::{AckState, AppendedRecords, ProduceRefusal};
 pub use cleaner::CleanerOptions;
 pub use loading::Recovery;
 pub use manager::{ReplicaManager, TopicReplicas};
 pub use moves::HeldReplica;
 pub use options::{Clock, Grant, ReplicaOptions};
-pub use partition::{AckState, AppendedRecords, Partition, ProduceRefusal};
+pub use partition::Partition;
 pub use read::{FetchResult, FetchingReplica, FoundOffset, Isolation, OffsetQuery, PartitionView};
 pub use sessions::{FetchAnswer, FetchRequest, FetchSessions, Permits};
 pub use shared::{Counter, LogDir, PartitionId, ReplicaCounters, ReplicaShared};

@@ -13,7 +13,7 @@ use ottla_wire::records::TimestampType;
 use ottla_wire::records::validate::{ProduceRules, Refusal, TargetCompression, validate_produce};
 
 use super::options::ReplicaOptions;
-use super::partition::ProduceRefusal;
+use super::appends::ProduceRefusal;
 use super::throttles::ThrottledReplicas;
 
 const PRODUCER_ID_EXPIRATION: &str = "producer.id.expiration.ms";
