@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`manager`] | all partitions; what an image changes |
+//! | [`manager`] | all partitions |
+//! | `image_changes` | what a new metadata image makes of them |
 //! | [`partition`] | one partition: its lock, log and machine, what the image says of it, who waits |
 //! | [`appends`] | one partition: produce and acknowledgement |
 //! | [`read`] | one partition: fetch, list offsets, leader epochs, views |
@@ -29,6 +30,7 @@ mod delete_records;
 pub mod directories;
 mod durability;
 pub mod follow;
+mod image_changes;
 mod loading;
 pub mod manager;
 pub mod moves;

@@ -12,8 +12,8 @@ use ottla_wire::compression::Codec;
 use ottla_wire::records::TimestampType;
 use ottla_wire::records::validate::{ProduceRules, Refusal, TargetCompression, validate_produce};
 
-use super::options::ReplicaOptions;
 use super::appends::ProduceRefusal;
+use super::options::ReplicaOptions;
 use super::throttles::ThrottledReplicas;
 
 const PRODUCER_ID_EXPIRATION: &str = "producer.id.expiration.ms";
