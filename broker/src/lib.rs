@@ -3,6 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`broker`] | phases of start and stop |
+//! | `registration` | what a broker tells the cluster of itself, and its epoch |
+//! | `start` | what a broker that starts sets going |
 //! | [`network`] | listeners, connections, frames |
 //! | [`admin`] | the gRPC admin plane |
 //! | `api` | one file a Kafka API, and the table that routes to them |
@@ -40,11 +42,13 @@ pub mod options;
 mod producer_ids;
 pub mod quotas;
 mod readiness;
+mod registration;
 pub mod replica;
 pub mod replication;
 pub mod rights;
 pub mod security;
 pub mod share;
+mod start;
 mod telemetry;
 pub mod transactions;
 
