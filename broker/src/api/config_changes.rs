@@ -1,4 +1,5 @@
-//! What AlterConfigs and IncrementalAlterConfigs share: checks that only this broker can make, then the controller's word.
+//! What AlterConfigs and IncrementalAlterConfigs share: checks that only this broker can make, then the controller's word, and
+//! the answer's frame.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +7,12 @@ use std::time::Duration;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata::ResourceType;
 use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::Message;
 use ottla_wire::text::Text;
 
 use super::authorization::{Access, Operation, REFUSED};
 use super::forward::{code_of, misunderstood, submit};
+use super::{Answer, Call, Dispatcher};
 use crate::context::BrokerContext;
 use crate::loggers;
 use crate::security::Principal;
@@ -66,8 +69,42 @@ fn audit(by: &Principal, alteration: &Alteration) {
     tracing::info!(target: "ottla::audit", %by, resource_type, resource, ?names, "configs changed");
 }
 
+/// What the answer says of a resource.
+pub(super) struct Altered {
+    pub(super) error_code: i16,
+    pub(super) error_message: Option<Text>,
+    pub(super) resource_type: i8,
+    pub(super) resource_name: Text,
+}
+
+/// Alters resources and answers; the connection's next request waits, and sees what was changed.
+pub(super) fn alter_and_answer<Response: Message>(
+    dispatcher: &Dispatcher,
+    call: Call,
+    alterations: Vec<Alteration>,
+    mode: Mode,
+    to_response: impl FnOnce(&mut dyn Iterator<Item = Altered>) -> Response + Send + 'static,
+) -> Answer {
+    let context = Arc::clone(&dispatcher.context);
+    let access = context.access(&call);
+    let by = Arc::clone(&call.principal);
+    call.exclusive(async move {
+        let outcomes = alter(&context, &access, &by, &alterations, mode).await;
+        let mut altered = alterations.into_iter().zip(outcomes).map(|(alteration, outcome)| {
+            let (code, message) = outcome.err().unzip();
+            Altered {
+                error_code: code.map_or(0, ErrorCode::code),
+                error_message: message.map(Text::from),
+                resource_type: alteration.resource_type,
+                resource_name: alteration.resource_name,
+            }
+        });
+        to_response(&mut altered)
+    })
+}
+
 /// Alters resources; one outcome for each, in their order.
-pub(super) async fn alter(
+async fn alter(
     context: &Arc<BrokerContext>,
     access: &Access,
     by: &Principal,
