@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::network::dynamic_limits;
 use crate::network::{ConnectionContext, ConnectionLimits, Handler, Listener};
 use crate::options::BrokerOptions;
+use crate::own_configs::OwnConfigs;
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::registration::{advertised, register, registration};
@@ -261,6 +262,13 @@ fn context(
         },
     );
     let sessions = FetchSessions::new(options.replica.fetch_session_slots);
+    let own_configs = OwnConfigs::new(
+        options.node_id,
+        Arc::clone(&options.properties),
+        image.clone(),
+        Arc::clone(&replicas),
+        Arc::clone(&security),
+    );
     BrokerContext {
         producer_ids,
         image,
@@ -277,6 +285,7 @@ fn context(
         departed: Departed::default(),
         features: &SUPPORTED,
         security,
+        own_configs,
         quotas: Quotas::new(options.quota_windows),
         authorizer: AuthorizerOptions::from_properties(&options.properties).map(Arc::new),
         token_secret: token_secret(&options.properties),

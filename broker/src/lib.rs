@@ -18,6 +18,7 @@
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | `departed` | brokers that left a moment ago, and who is still told of them |
 //! | `telemetry` | metrics that clients push |
+//! | `own_configs` | whether this broker could go on after a change of its properties |
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | the HTTP port: metrics, probes, the console |
 //! | [`console`] | the web console and its JSON API |
@@ -39,6 +40,7 @@ pub mod loggers;
 pub mod metrics;
 pub mod network;
 pub mod options;
+mod own_configs;
 mod producer_ids;
 pub mod quotas;
 mod readiness;

@@ -115,7 +115,7 @@ async fn alter(
     for alteration in alterations {
         let (kind, name) = (alteration.resource_type, &alteration.resource_name);
         outcomes.push(match access.config(Operation::AlterConfigs, kind, name) {
-            Ok(()) => check_security(context, alteration).await,
+            Ok(()) => check_own(context, alteration, mode).await,
             Err(code) => Err((code, REFUSED.to_owned())),
         });
     }
@@ -203,28 +203,17 @@ pub(super) fn own_loggers(context: &BrokerContext, name: &str) -> Outcome {
     Err((ErrorCode::InvalidRequest, message))
 }
 
-/// A change of this broker's own properties must leave its listeners usable: only here are the files that they name.
-async fn check_security(context: &Arc<BrokerContext>, alteration: &Alteration) -> Outcome {
-    let own_name = context.options.node_id.to_string();
-    let is_own = i32::from(alteration.resource_type) == i32::from(ResourceType::Broker)
-        && (alteration.resource_name.is_empty() || *alteration.resource_name == *own_name);
-    if !is_own {
-        return Ok(());
+/// A broker's properties are changed at that broker, which alone can say whether it could go on with them.
+async fn check_own(context: &BrokerContext, alteration: &Alteration, mode: Mode) -> Outcome {
+    let own = context.options.node_id;
+    let is_broker = i32::from(alteration.resource_type) == i32::from(ResourceType::Broker);
+    let named: Option<i32> = alteration.resource_name.parse().ok().filter(|_| is_broker);
+    if let Some(other) = named.filter(|id| *id != own) {
+        let message = format!("Unexpected broker id, expected {own}, but received {other}");
+        return Err((ErrorCode::InvalidRequest, message));
     }
-    let changes = alteration
-        .changes
-        .iter()
-        .filter(|change| matches!(change.operation, SET | DELETE))
-        .map(|change| {
-            let value = change.value.as_deref().filter(|_| change.operation == SET);
-            (change.name.to_string(), value.map(str::to_owned))
-        })
-        .collect::<Vec<_>>();
-    let context = Arc::clone(context);
-    let check = move || context.security.check(&context.image.current(), &changes);
-    let checked = tokio::task::spawn_blocking(check).await;
-    let refused = |message: String| (ErrorCode::InvalidConfig, message);
-    checked.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
+    let checked = context.own_configs.check(to_command(alteration), mode.replace_all).await;
+    checked.map_err(|message| (ErrorCode::InvalidRequest, message))
 }
 
 fn to_command(alteration: &Alteration) -> proto::ConfigAlteration {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ottla_log::directory::{self, DirectoryLock, Owner};
 use ottla_log::{Log, LogError, OpenOptions};
+use ottla_metadata::config;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -15,12 +16,18 @@ use super::options::Clock;
 use super::rules::Rules;
 use super::shared::{LogDir, PartitionId, ReplicaShared};
 
+/// Log directories that take no new replicas (KIP-1066).
+pub(crate) const CORDONED: &str = "cordoned.log.dirs";
+
 /// Why the log directories cannot be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Every directory failed.
     #[error("no log directory can be used: {0}")]
     NoDirectory(String),
+    /// `cordoned.log.dirs` names something else than the directories.
+    #[error("{0}")]
+    Cordoned(String),
     /// Another process has a directory, or its files are another node's.
     #[error(transparent)]
     Directory(#[from] LogError),
@@ -110,6 +117,8 @@ impl Directories {
                 Err(error) => return Err(error.into()),
             }
         }
+        let cordoned = config::get_string(properties, CORDONED);
+        directories.check_cordons(cordoned).map_err(OpenError::Cordoned)?;
         if directories.all.is_empty() {
             return Err(OpenError::NoDirectory(failures.join("; ")));
         }
@@ -271,6 +280,24 @@ impl Directories {
         for log_dir in &self.all {
             let is_named = |path: &str| path == "*" || Path::new(path) == log_dir.path();
             log_dir.set_cordoned(cordoned.split(',').map(str::trim).any(is_named));
+        }
+    }
+
+    /// Whether `cordoned.log.dirs` names directories of this broker, or `*` alone; the text says what it may be.
+    pub(crate) fn check_cordons(&self, cordoned: &str) -> Result<(), String> {
+        let named: Vec<&str> = cordoned.split(',').map(str::trim).filter(|path| !path.is_empty()).collect();
+        if named == ["*"] {
+            return Ok(());
+        }
+        let is_known = |path: &str| self.configured().any(|log_dir| Path::new(path) == log_dir.path());
+        match named.iter().find(|path| !is_known(path)) {
+            None => Ok(()),
+            Some(&"*") => Err("cordoned.log.dirs: '*' means every directory and stands alone".to_owned()),
+            Some(path) => {
+                let known: Vec<String> =
+                    self.configured().map(|log_dir| log_dir.path().display().to_string()).collect();
+                Err(format!("cordoned.log.dirs: {path} is none of log.dirs, which are {}", known.join(",")))
+            }
         }
     }
 

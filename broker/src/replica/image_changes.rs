@@ -11,7 +11,7 @@ use ottla_metadata::image::{MetadataDelta, MetadataImage, PartitionImage, TopicI
 use ottla_proto::metadata::ResourceType;
 use uuid::Uuid;
 
-use super::directories::{Damaged, Directories, Loaded};
+use super::directories::{CORDONED, Damaged, Directories, Loaded};
 use super::loading::open_cut;
 use super::manager::{ReplicaManager, TopicReplicas};
 use super::partition::Partition;
@@ -195,7 +195,7 @@ impl ReplicaManager {
             image,
             &self.properties,
             Some(self.shared.options.broker_id),
-            "cordoned.log.dirs",
+            CORDONED,
         ));
         let topics: Vec<Arc<TopicReplicas>> = {
             let known = self.topics.read();
