@@ -11,6 +11,7 @@ use ottla_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+use crate::internal_topics::is_internal;
 use crate::replica::{Partition, Waiter};
 
 /// A partition of which not every replica has moved its start.
@@ -69,7 +70,11 @@ fn delete(
 ) -> Topic {
     let known = access
         .topic(Operation::Delete, &asked.name)
-        .and_then(|()| context.replicas.topic_by_name(&asked.name).ok_or(ErrorCode::UnknownTopicOrPartition));
+        .and_then(|()| context.replicas.topic_by_name(&asked.name).ok_or(ErrorCode::UnknownTopicOrPartition))
+        // What coordinators keep in topics is theirs to remove.
+        .and_then(
+            |topic| if is_internal(&asked.name) { Err(ErrorCode::InvalidTopicException) } else { Ok(topic) },
+        );
     let partitions = asked
         .partitions
         .iter()

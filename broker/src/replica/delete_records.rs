@@ -40,6 +40,10 @@ impl Partition {
         if !state.machine.is_leader() || !self.shared.grant.now().has_lease() {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
+        if self.loaded_rules().is_only_compacted() {
+            // Whoever reads a compacted topic counts on the last record of each key.
+            return Err(ErrorCode::PolicyViolation);
+        }
         let high_watermark = state.machine.high_watermark();
         let target = if before == -1 { high_watermark } else { before };
         if target < 0 || target > high_watermark {

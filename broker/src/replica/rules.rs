@@ -149,6 +149,11 @@ impl Rules {
         self.log.compacts
     }
 
+    /// Whether records go by compaction alone.
+    pub(crate) fn is_only_compacted(&self) -> bool {
+        self.log.compacts && !self.log.deletes
+    }
+
     /// `flush.ms`: what was appended is synced after this long at the latest.
     pub fn flush_ms(&self) -> i64 {
         self.log.flush_ms
