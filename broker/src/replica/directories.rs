@@ -56,6 +56,16 @@ pub(crate) struct Damaged {
     pub(crate) options: OpenOptions,
 }
 
+/// What became of a new replica.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// None: it could not be made.
+    pub(crate) log: Option<Log>,
+    pub(crate) log_dir: Arc<LogDir>,
+    /// There was no room for it.
+    pub(crate) is_full: bool,
+}
+
 /// A renamed replica.
 #[derive(Debug)]
 pub(super) struct Deletion {
@@ -195,8 +205,13 @@ impl Directories {
         self.all.iter().chain(&self.unusable)
     }
 
-    /// A new replica goes where the fewest are. Without a usable directory it has no log.
-    pub(crate) fn create(&self, topic: &str, id: PartitionId, rules: &Rules) -> (Option<Log>, Arc<LogDir>) {
+    /// Whether a directory that is in service has room for records.
+    pub(crate) fn has_room(&self) -> bool {
+        self.all.iter().any(|log_dir| !log_dir.is_offline() && log_dir.has_room())
+    }
+
+    /// A new replica goes where there is room and the fewest are. Without a usable directory it has no log.
+    pub(crate) fn create(&self, topic: &str, id: PartitionId, rules: &Rules) -> Created {
         // The controller gives a broker nothing new when all are cordoned; a decision of before may still come.
         let is_open = |dir: &&Arc<LogDir>| !dir.is_offline();
         let has_open = self.all.iter().any(|dir| is_open(&dir) && !dir.is_cordoned());
@@ -204,10 +219,10 @@ impl Directories {
         let preferred = self.preferred.lock().remove(&(topic.to_owned(), id.index));
         let preferred = preferred.as_ref().filter(|dir| !dir.is_offline());
         let Some(log_dir) = preferred
-            .or_else(|| usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)))
+            .or_else(|| usable.min_by_key(|dir| (!dir.has_room(), dir.partitions.load(Ordering::Relaxed))))
             .or(self.all.first())
         else {
-            return (None, Self::without_directory());
+            return Created { log: None, log_dir: Self::without_directory(), is_full: false };
         };
         log_dir.partitions.fetch_add(1, Ordering::Relaxed);
         let path = log_dir.path().join(directory::partition_directory_name(topic, id.index));
@@ -217,15 +232,24 @@ impl Directories {
                 tracing::error!(from = %path.display(), to = %aside.display(), "files that belong to no replica were set aside; remove them when they are not needed");
             }
         });
-        let create = |_| Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms());
+        let create = |_| {
+            Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms()).inspect_err(|error| {
+                if error.is_no_space() {
+                    // What there was room for is in the way of the next attempt.
+                    drop(std::fs::remove_dir_all(&path));
+                }
+            })
+        };
         let log = aside.and_then(create);
         let log = log.inspect_err(|error| {
+            log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
             tracing::error!(topic, partition = id.index, %error, "a replica cannot be created");
             if error.is_disk_fault() {
                 log_dir.fail(error);
             }
         });
-        (log.ok(), Arc::clone(log_dir))
+        let is_full = log.as_ref().is_err_and(LogError::is_no_space);
+        Created { log: log.ok(), log_dir: Arc::clone(log_dir), is_full }
     }
 
     /// Notes renamed files or directories for removal: readers that began before may still be sending them.

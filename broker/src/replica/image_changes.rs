@@ -80,12 +80,7 @@ impl ReplicaManager {
             topics.by_id.insert(id, topic_replicas);
         }
         for (replica, partition) in assigned {
-            replica.assign(
-                partition.leader.map_or(-1, |leader| leader.0),
-                (partition.leader_epoch.0, partition.partition_epoch.0),
-                partition.replicas.iter().map(|replica| replica.0).collect(),
-                partition.isr.iter().map(|replica| replica.0).collect(),
-            );
+            replica.assign_as(partition);
         }
     }
 
@@ -134,8 +129,11 @@ impl ReplicaManager {
                 if self.directories.is_stale(topic, index) {
                     self.directories.forget_stale(&self.partitions());
                 }
-                let (log, log_dir) = self.directories.create(topic, id, rules);
-                (log.map(Box::new), log_dir, 0)
+                let created = self.directories.create(topic, id, rules);
+                if created.is_full {
+                    self.unmade.lock().insert(id);
+                }
+                (created.log.map(Box::new), created.log_dir, 0)
             }
         };
         tracing::debug!(topic = &**topic, partition = index, replicas = ?partition.replicas, "has a replica here");

@@ -3,7 +3,7 @@
 //! Lookups are read-mostly: a request looks up each topic once. What a new metadata image makes of the partitions:
 //! `image_changes`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -79,6 +79,8 @@ pub struct ReplicaManager {
     pub(super) directories: Directories,
     /// Logs found at start that the image has not claimed yet. Emptied by the first image.
     pub(super) found: Mutex<HashMap<PartitionId, Loaded>>,
+    /// Replicas that there was no room for.
+    pub(super) unmade: Mutex<HashSet<PartitionId>>,
     /// Static properties of this node that topics take defaults from, by Kafka's names.
     pub(super) properties: Arc<BTreeMap<String, String>>,
     /// `replica.selector.class` is the one that sends consumers to replicas of their rack.
@@ -104,6 +106,7 @@ impl ReplicaManager {
             image: ArcSwap::default(),
             directories,
             found: Mutex::new(found),
+            unmade: Mutex::default(),
             properties,
             selects_by_rack,
             applying: Mutex::new(false),

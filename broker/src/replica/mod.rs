@@ -14,6 +14,7 @@
 //! | [`waiter`] | how parked requests wait |
 //! | [`rules`] | a topic's settings as partitions need them |
 //! | `durability` | one partition with `flush.messages=1` |
+//! | `unmade` | replicas that there was no room for |
 //! | [`directories`] | log directories: whose they are, placement, removal |
 //! | `loading` | opening all logs at the start, and how far that is |
 //! | `checkpoints` | the checkpoint files, closing all logs |
@@ -42,6 +43,7 @@ pub mod sessions;
 pub mod shared;
 pub mod throttles;
 pub mod transactions;
+mod unmade;
 pub mod unreachable;
 mod upkeep;
 pub mod waiter;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use arc_swap::ArcSwap;
 use ottla_coordinator::transaction::verification::Verifications;
 use ottla_log::{Log, LogError};
+use ottla_metadata::image::PartitionImage;
 use ottla_replica::{Assignment, Effect, Effects, Input, PartitionMachine};
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
@@ -290,6 +291,23 @@ impl Partition {
         }
         drop(state);
         wakes.run();
+    }
+
+    /// The image gives the partition a role.
+    pub(crate) fn assign_as(&self, partition: &PartitionImage) {
+        self.assign(
+            partition.leader.map_or(-1, |leader| leader.0),
+            (partition.leader_epoch.0, partition.partition_epoch.0),
+            partition.replicas.iter().map(|replica| replica.0).collect(),
+            partition.isr.iter().map(|replica| replica.0).collect(),
+        );
+    }
+
+    /// The log of a replica that could not be made before.
+    pub(crate) fn take_log(&self, log: Box<Log>, log_dir: Arc<LogDir>) {
+        let mut state = self.state.lock();
+        state.log = Some(log);
+        state.log_dir = log_dir;
     }
 
     /// Settings of the topic changed.
