@@ -46,15 +46,14 @@ pub(super) fn handle(
     call.exclusive(async move {
         waiter.wait_at_most(timeout).await;
         for open in &open {
-            let low_watermark = open.replica.low_watermark();
+            let outcome = open.replica.deleted_up_to(open.target);
             let answer = response
                 .topics
                 .get_mut(open.topic)
                 .and_then(|topic| topic.partitions.get_mut(open.partition));
             if let Some(answer) = answer {
-                let is_done = low_watermark >= open.target;
-                answer.low_watermark = if is_done { low_watermark } else { -1 };
-                answer.error_code = if is_done { 0 } else { ErrorCode::RequestTimedOut.code() };
+                answer.low_watermark = outcome.unwrap_or(-1);
+                answer.error_code = outcome.err().unwrap_or(ErrorCode::None).code();
             }
         }
         response

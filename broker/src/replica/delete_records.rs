@@ -82,9 +82,14 @@ impl Partition {
         Ok(())
     }
 
-    /// Least log start over all replicas.
-    pub fn low_watermark(&self) -> i64 {
-        self.lock().machine.low_watermark()
+    /// What became of a deletion when the wait for it is over: the low watermark, `REQUEST_TIMED_OUT` while that is lower, or
+    /// `NOT_LEADER_OR_FOLLOWER` where nobody can say here any more.
+    pub fn deleted_up_to(&self, target: i64) -> Result<i64, ErrorCode> {
+        let state = self.lock();
+        if !state.machine.is_leader() {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        Some(state.machine.low_watermark()).filter(|low| *low >= target).ok_or(ErrorCode::RequestTimedOut)
     }
 
     pub(crate) fn release_low_watermark(state: &mut State, wakes: &mut Wakes) {

@@ -290,10 +290,14 @@ async fn delete_records_waits_for_the_followers() {
     assert_eq!(partition.delete_records(2, &waiter), Err(ErrorCode::OffsetOutOfRange));
     assert_eq!(partition.delete_records(-1, &waiter), Ok((0, 1)));
     assert!(!waiter.is_complete());
+    assert_eq!(partition.deleted_up_to(1), Err(ErrorCode::RequestTimedOut));
     partition.fetch(&follower(1, 1));
     assert!(waiter.wait_at_most(Duration::from_secs(5)).await);
-    assert_eq!(partition.low_watermark(), 1);
+    assert_eq!(partition.deleted_up_to(1), Ok(1));
     assert_eq!(partition.fetch(&read(0, -1)).error, ErrorCode::OffsetOutOfRange);
+    // Another leads by the time that the wait is over.
+    node.manager.apply_image(&image(1, 2, 2, (6, 1), &[1, 2]), None);
+    assert_eq!(partition.deleted_up_to(1), Err(ErrorCode::NotLeaderOrFollower));
 }
 
 #[tokio::test]
