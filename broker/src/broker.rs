@@ -18,7 +18,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Dispatcher;
 use crate::context::BrokerContext;
-use crate::controller_link::LinkError;
 use crate::departed::Departed;
 use crate::groups::GroupService;
 use crate::internal_topics::{SHARE_GROUP_STATE, new_topic};
@@ -35,6 +34,7 @@ use crate::security::publish::token_secret;
 use crate::security::{NodeSecurity, SecurityError};
 use crate::share::{ShareFoundation, ShareService};
 use crate::start::Start;
+pub use crate::start_error::StartError;
 use crate::telemetry::Telemetry;
 use crate::transactions::{Foundation, TransactionService};
 
@@ -48,29 +48,6 @@ const FAREWELL_LOOK: Duration = Duration::from_millis(10);
 /// A start that opens many logs, or checks large ones, says so often how far it is: at `/readyz`, and, one time in ten, in the log.
 const RECOVERY_TOLD_EVERY: Duration = Duration::from_millis(500);
 const RECOVERY_LOGGED_EVERY: u32 = 10;
-
-/// Why a broker could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A port is taken or an address is not this machine's; the text names the property.
-    #[error("{0}")]
-    Listen(#[source] std::io::Error),
-    /// The log directories cannot be used.
-    #[error(transparent)]
-    Directories(#[from] crate::replica::directories::OpenError),
-    /// A listener cannot be protected as it is configured.
-    #[error("listener security cannot be set up: {0}")]
-    Security(#[from] SecurityError),
-    /// The cluster does not take this broker, and says why.
-    #[error("the cluster refused broker {0}: {1}")]
-    Refused(i32, String),
-    /// Nobody registered the broker in time.
-    #[error("broker {0} could not register within initial.broker.registration.timeout.ms: {1}")]
-    Registration(i32, LinkError),
-    /// A background task of the start ended.
-    #[error("the start was interrupted: {0}")]
-    Interrupted(String),
-}
 
 /// A running broker.
 pub struct Broker {

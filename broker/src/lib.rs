@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`broker`] | phases of start and stop |
 //! | `registration` | what a broker tells the cluster of itself, and its epoch |
+//! | `start_error` | why a broker could not start |
 //! | `start` | what a broker that starts sets going |
 //! | [`network`] | listeners, connections, frames |
 //! | [`admin`] | the gRPC admin plane |
@@ -51,6 +52,7 @@ pub mod rights;
 pub mod security;
 pub mod share;
 mod start;
+mod start_error;
 mod telemetry;
 pub mod transactions;
 

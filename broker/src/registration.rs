@@ -6,9 +6,9 @@ use std::time::Duration;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata as records;
 
-use crate::broker::StartError;
 use crate::context::BrokerContext;
 use crate::options::AdvertisedListener;
+use crate::start_error::StartError;
 
 /// Kafka's DUPLICATE_BROKER_REGISTRATION.
 const DUPLICATE_BROKER_REGISTRATION: i32 = 101;
