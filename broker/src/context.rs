@@ -15,6 +15,7 @@ use crate::groups::GroupService;
 use crate::metrics::Metrics;
 use crate::network::ConnectionLimits;
 use crate::options::BrokerOptions;
+use crate::own_configs::OwnConfigs;
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::replica::{Clock, FetchSessions, Grant, ReplicaManager};
@@ -48,6 +49,8 @@ pub(crate) struct BrokerContext {
     /// Empty until the listeners accept.
     pub(crate) connections: OnceLock<Arc<ConnectionLimits>>,
     pub(crate) security: Arc<NodeSecurity>,
+    /// Whether its own properties may be changed to something.
+    pub(crate) own_configs: OwnConfigs,
     pub(crate) quotas: Arc<Quotas>,
     /// `None`: everybody may do everything.
     pub(crate) authorizer: Option<Arc<AuthorizerOptions>>,

@@ -3,6 +3,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`broker`] | phases of start and stop |
+//! | `registration` | what a broker tells the cluster of itself, and its epoch |
+//! | `start_error` | why a broker could not start |
+//! | `start` | what a broker that starts sets going |
 //! | [`network`] | listeners, connections, frames |
 //! | [`admin`] | the gRPC admin plane |
 //! | `api` | one file a Kafka API, and the table that routes to them |
@@ -16,6 +19,7 @@
 //! | [`controller_link`] | registration, lease, metadata, commands |
 //! | `departed` | brokers that left a moment ago, and who is still told of them |
 //! | `telemetry` | metrics that clients push |
+//! | `own_configs` | whether this broker could go on after a change of its properties |
 //! | [`loggers`] | levels of what is logged |
 //! | [`http`] | the HTTP port: metrics, probes, the console |
 //! | [`console`] | the web console and its JSON API |
@@ -37,14 +41,18 @@ pub mod loggers;
 pub mod metrics;
 pub mod network;
 pub mod options;
+mod own_configs;
 mod producer_ids;
 pub mod quotas;
 mod readiness;
+mod registration;
 pub mod replica;
 pub mod replication;
 pub mod rights;
 pub mod security;
 pub mod share;
+mod start;
+mod start_error;
 mod telemetry;
 pub mod transactions;
 

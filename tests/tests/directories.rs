@@ -156,6 +156,9 @@ fn a_replica_moves_while_it_is_written_to_and_not_where_nothing_new_may_go() {
     assert_eq!(moved(&address, "orders", &own), ErrorCode::None, "where it is it may stay");
     cluster.create_topic("new", 6, 1, &[]).unwrap();
     assert!(places(&address, "new").unwrap().iter().all(|(_, path, _)| *path == own));
+    let unknown = ["config", "set", "cordoned.log.dirs=/no/such", "--broker", "1"];
+    let refused = cluster.ottla(&unknown).unwrap().ok().unwrap_err().to_string();
+    assert!(refused.contains("/no/such is none of log.dirs"), "{refused}");
     cluster.ottla(&["config", "unset", "cordoned.log.dirs", "--broker", "1"]).unwrap().ok().unwrap();
     eventually(PATIENCE, "it takes replicas again", || {
         Ok((moved(&address, "orders", other) == ErrorCode::None).then_some(()))

@@ -97,6 +97,35 @@ fn s_l09_a_full_disk_refuses_writes_until_there_is_room() {
     assert!(log.contains("no space left") && !log.contains("goes offline"), "{log}");
 }
 
+/// S-L09: a replica that there was no room for is offline, and is made by itself when there is room.
+#[test]
+fn s_l09_a_replica_without_room_is_made_when_there_is() {
+    let mut cluster = Cluster::prepare(1, &[]).unwrap();
+    let metadata = cluster.nodes[0].directory().join("metadata").display().to_string();
+    cluster.rewrite(1, &[("metadata.log.dir", &metadata)]).unwrap();
+    let data = cluster.nodes[0].data_directory();
+    let shim = Shim::install(&mut cluster.nodes[0], &data).unwrap();
+    start(&mut cluster);
+    shim.assert_loaded().unwrap();
+    shim.fill_disk().unwrap();
+    cluster.create_topic("t", 2, 1, &[]).unwrap();
+    let mut connection = Connection::open(&cluster.nodes[0].kafka(), PATIENCE).unwrap();
+    assert_eq!(connection.produce("t", 0, -1, "no room").unwrap().error, ErrorCode::KafkaStorageError);
+    assert!(cluster.nodes[0].is_running(), "{}", cluster.logs());
+    shim.clear().unwrap();
+    for partition in [0, 1] {
+        let written = eventually(PATIENCE, "the replica is made", || {
+            let produced = connection.produce("t", partition, -1, "room")?;
+            Ok((produced.error == ErrorCode::None).then_some(produced.base_offset))
+        });
+        assert_eq!(written.unwrap(), 0);
+    }
+    let strays = std::fs::read_dir(&data).unwrap();
+    let strays =
+        strays.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("stray"));
+    assert_eq!(strays.count(), 0);
+}
+
 /// S-L09 with three brokers: the disk of one is full. The others go on, and it is in sync again when there is room.
 #[test]
 #[ignore = "long"]

@@ -10,10 +10,11 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ottla_tests::Cluster;
+use ottla_tests::{Cluster, call_once};
 use ottla_wire::encode::{Records, encode_request_frame};
+use ottla_wire::messages::fetch_request::{Partition as FetchPartition, Topic as FetchTopic};
 use ottla_wire::messages::produce_request::{PartitionData, TopicData};
-use ottla_wire::messages::{ProduceRequest, Request};
+use ottla_wire::messages::{FetchRequest, ProduceRequest, Request};
 use ottla_wire::records::{BatchBuilder, BatchOptions};
 
 /// Bytes a second of each quota: far below what a busy machine gets through, so that nothing but the quota holds a client up.
@@ -95,4 +96,29 @@ fn a_quota_is_kept_for_one_client_and_for_fifty() {
             assert!(off.abs() <= OFF_MAX, "{clients}, {when}: {rate:.0} bytes a second");
         }
     }
+}
+
+/// As with Kafka the whole answer counts: also one without records is too much for a client above its quota.
+#[test]
+fn of_a_fetch_every_byte_counts() {
+    let cluster = Cluster::start(1, &[]).unwrap();
+    cluster.create_topic("orders", 1, 1, &[]).unwrap();
+    let limit = "consumer_byte_rate=1";
+    cluster.ottla(&["quota", "set", limit, "--client-id", "test"]).unwrap().ok().unwrap();
+    let partition = FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() };
+    let topic = FetchTopic { topic: "orders".into(), partitions: vec![partition], ..Default::default() };
+    let request = FetchRequest {
+        replica_id: -1,
+        max_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let fetch = || {
+        let patience = Duration::from_secs(60);
+        call_once(&cluster.nodes[0].kafka(), patience, 12, &request).unwrap()
+    };
+    let (first, second) = (fetch(), fetch());
+    assert_eq!((first.throttle_time_ms, first.responses.len()), (0, 1));
+    assert!(second.throttle_time_ms > 0 && second.responses.is_empty(), "{second:?}");
 }

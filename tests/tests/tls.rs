@@ -133,6 +133,37 @@ fn two_versions_are_spoken_and_older_ones_are_not() {
     assert!(files.s_client(&only.nodes[0].kafka(), &["-tls1_3"]).0);
 }
 
+/// A key store is opened before it is taken: a wrong one is refused by name, and the listener goes on with its own.
+#[test]
+fn a_key_store_that_does_not_open_is_refused() {
+    let files = Files::new();
+    let cluster = files.cluster("none", &[]);
+    let address = cluster.nodes[0].kafka();
+    let own = files.serial(&address);
+    std::fs::write(files.path("broken.pem"), "nonsense").unwrap();
+    let set = |file: &str| {
+        let setting = format!("listener.name.plaintext.ssl.keystore.location={}", files.text(file));
+        cluster.ottla(&["config", "set", &setting, "--broker", "1"]).unwrap()
+    };
+    for file in ["no-such.pem", "broken.pem"] {
+        let refused = set(file);
+        let names_it = refused.stderr.contains("ssl.keystore.location of the listener PLAINTEXT");
+        assert!(refused.code != Some(0) && names_it, "{file}: {}", refused.stderr);
+    }
+    assert_eq!(files.serial(&address), own);
+    set("alice.pem").ok().unwrap();
+    eventually(Duration::from_secs(30), "it shows the new certificate", || {
+        Ok((files.serial(&address) != own).then_some(()))
+    })
+    .unwrap();
+    let unset = ["config", "unset", "listener.name.plaintext.ssl.keystore.location", "--broker", "1"];
+    cluster.ottla(&unset).unwrap().ok().unwrap();
+    eventually(Duration::from_secs(30), "it shows the certificate of its file again", || {
+        Ok((files.serial(&address) == own).then_some(()))
+    })
+    .unwrap();
+}
+
 #[test]
 fn certificates_say_who_calls_and_wrong_ones_are_refused_on_both_sides() {
     let files = Files::new();

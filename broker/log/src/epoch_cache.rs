@@ -82,6 +82,11 @@ impl EpochCache {
         Some((self.entries[at].0, end))
     }
 
+    /// Where the first known epoch above one begins.
+    pub fn start_of_next(&self, epoch: i32) -> Option<i64> {
+        self.entries.iter().find(|(known, _)| *known > epoch).map(|(_, start)| *start)
+    }
+
     /// Forgets what began at or behind an offset.
     pub(crate) fn truncate_from_end(&mut self, offset: i64) -> Result<(), LogError> {
         let before = self.entries.len();

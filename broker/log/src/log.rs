@@ -214,6 +214,11 @@ impl Log {
         self.epochs.end_offset(epoch, self.end_offset)
     }
 
+    /// Where the first epoch above one begins that this log has records of.
+    pub fn start_of_next_epoch(&self, epoch: i32) -> Option<i64> {
+        self.epochs.start_of_next(epoch)
+    }
+
     // --- append ---
 
     /// Appends validated batches as the leader: they get the next offsets and the leader's epoch, in place.

@@ -165,6 +165,12 @@ impl AdminService {
             resource_name,
             changes: set.chain(unset).collect(),
         };
+        if let Some(own) = self.own_configs.get()
+            && let Err(message) = own.check(alteration.clone(), false).await
+        {
+            let hint = "nothing was changed";
+            return Err(status(Code::InvalidArgument, ErrorCode::InvalidRequest, &message, hint));
+        }
         let command = controller::AlterConfigs {
             validate_only: request.validate_only,
             replace_all: false,

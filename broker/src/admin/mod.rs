@@ -27,6 +27,7 @@ pub(crate) use self::configs::{source_name, type_name};
 use crate::api::authorization::Operation;
 use crate::controller_link::{ControllerClient, ImageHandle, LinkError};
 use crate::metrics::TrafficHistory;
+use crate::own_configs::OwnConfigs;
 use crate::replica::ReplicaManager;
 
 /// How long a question waits for the first metadata of a node that starts.
@@ -47,6 +48,8 @@ pub struct AdminService {
     pub(crate) authorizer: Option<Arc<AuthorizerOptions>>,
     /// Sampled as long as the node runs a broker.
     pub(crate) traffic: Arc<TrafficHistory>,
+    /// Of the node's broker; empty until it has started.
+    pub(crate) own_configs: Arc<OnceLock<OwnConfigs>>,
 }
 
 impl AdminService {
@@ -59,8 +62,16 @@ impl AdminService {
         properties: Arc<BTreeMap<String, String>>,
     ) -> Self {
         let authorizer = AuthorizerOptions::from_properties(&properties).map(Arc::new);
-        let traffic = Arc::default();
-        Self { node_id, image, controller, replicas, properties, authorizer, traffic }
+        Self {
+            node_id,
+            image,
+            controller,
+            replicas,
+            properties,
+            authorizer,
+            traffic: Arc::default(),
+            own_configs: Arc::default(),
+        }
     }
 
     /// The gRPC service.

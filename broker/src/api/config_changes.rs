@@ -1,4 +1,5 @@
-//! What AlterConfigs and IncrementalAlterConfigs share: checks that only this broker can make, then the controller's word.
+//! What AlterConfigs and IncrementalAlterConfigs share: checks that only this broker can make, then the controller's word, and
+//! the answer's frame.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +7,12 @@ use std::time::Duration;
 use ottla_proto::controller as proto;
 use ottla_proto::metadata::ResourceType;
 use ottla_wire::error_code::ErrorCode;
+use ottla_wire::messages::Message;
 use ottla_wire::text::Text;
 
 use super::authorization::{Access, Operation, REFUSED};
 use super::forward::{code_of, misunderstood, submit};
+use super::{Answer, Call, Dispatcher};
 use crate::context::BrokerContext;
 use crate::loggers;
 use crate::security::Principal;
@@ -66,8 +69,42 @@ fn audit(by: &Principal, alteration: &Alteration) {
     tracing::info!(target: "ottla::audit", %by, resource_type, resource, ?names, "configs changed");
 }
 
+/// What the answer says of a resource.
+pub(super) struct Altered {
+    pub(super) error_code: i16,
+    pub(super) error_message: Option<Text>,
+    pub(super) resource_type: i8,
+    pub(super) resource_name: Text,
+}
+
+/// Alters resources and answers; the connection's next request waits, and sees what was changed.
+pub(super) fn alter_and_answer<Response: Message>(
+    dispatcher: &Dispatcher,
+    call: Call,
+    alterations: Vec<Alteration>,
+    mode: Mode,
+    to_response: impl FnOnce(&mut dyn Iterator<Item = Altered>) -> Response + Send + 'static,
+) -> Answer {
+    let context = Arc::clone(&dispatcher.context);
+    let access = context.access(&call);
+    let by = Arc::clone(&call.principal);
+    call.exclusive(async move {
+        let outcomes = alter(&context, &access, &by, &alterations, mode).await;
+        let mut altered = alterations.into_iter().zip(outcomes).map(|(alteration, outcome)| {
+            let (code, message) = outcome.err().unzip();
+            Altered {
+                error_code: code.map_or(0, ErrorCode::code),
+                error_message: message.map(Text::from),
+                resource_type: alteration.resource_type,
+                resource_name: alteration.resource_name,
+            }
+        });
+        to_response(&mut altered)
+    })
+}
+
 /// Alters resources; one outcome for each, in their order.
-pub(super) async fn alter(
+async fn alter(
     context: &Arc<BrokerContext>,
     access: &Access,
     by: &Principal,
@@ -78,7 +115,7 @@ pub(super) async fn alter(
     for alteration in alterations {
         let (kind, name) = (alteration.resource_type, &alteration.resource_name);
         outcomes.push(match access.config(Operation::AlterConfigs, kind, name) {
-            Ok(()) => check_security(context, alteration).await,
+            Ok(()) => check_own(context, alteration, mode).await,
             Err(code) => Err((code, REFUSED.to_owned())),
         });
     }
@@ -166,28 +203,17 @@ pub(super) fn own_loggers(context: &BrokerContext, name: &str) -> Outcome {
     Err((ErrorCode::InvalidRequest, message))
 }
 
-/// A change of this broker's own properties must leave its listeners usable: only here are the files that they name.
-async fn check_security(context: &Arc<BrokerContext>, alteration: &Alteration) -> Outcome {
-    let own_name = context.options.node_id.to_string();
-    let is_own = i32::from(alteration.resource_type) == i32::from(ResourceType::Broker)
-        && (alteration.resource_name.is_empty() || *alteration.resource_name == *own_name);
-    if !is_own {
-        return Ok(());
+/// A broker's properties are changed at that broker, which alone can say whether it could go on with them.
+async fn check_own(context: &BrokerContext, alteration: &Alteration, mode: Mode) -> Outcome {
+    let own = context.options.node_id;
+    let is_broker = i32::from(alteration.resource_type) == i32::from(ResourceType::Broker);
+    let named: Option<i32> = alteration.resource_name.parse().ok().filter(|_| is_broker);
+    if let Some(other) = named.filter(|id| *id != own) {
+        let message = format!("Unexpected broker id, expected {own}, but received {other}");
+        return Err((ErrorCode::InvalidRequest, message));
     }
-    let changes = alteration
-        .changes
-        .iter()
-        .filter(|change| matches!(change.operation, SET | DELETE))
-        .map(|change| {
-            let value = change.value.as_deref().filter(|_| change.operation == SET);
-            (change.name.to_string(), value.map(str::to_owned))
-        })
-        .collect::<Vec<_>>();
-    let context = Arc::clone(context);
-    let check = move || context.security.check(&context.image.current(), &changes);
-    let checked = tokio::task::spawn_blocking(check).await;
-    let refused = |message: String| (ErrorCode::InvalidConfig, message);
-    checked.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
+    let checked = context.own_configs.check(to_command(alteration), mode.replace_all).await;
+    checked.map_err(|message| (ErrorCode::InvalidRequest, message))
 }
 
 fn to_command(alteration: &Alteration) -> proto::ConfigAlteration {

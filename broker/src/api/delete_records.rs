@@ -11,6 +11,7 @@ use ottla_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher};
 use crate::context::BrokerContext;
+use crate::internal_topics::is_internal;
 use crate::replica::{Partition, Waiter};
 
 /// A partition of which not every replica has moved its start.
@@ -45,15 +46,14 @@ pub(super) fn handle(
     call.exclusive(async move {
         waiter.wait_at_most(timeout).await;
         for open in &open {
-            let low_watermark = open.replica.low_watermark();
+            let outcome = open.replica.deleted_up_to(open.target);
             let answer = response
                 .topics
                 .get_mut(open.topic)
                 .and_then(|topic| topic.partitions.get_mut(open.partition));
             if let Some(answer) = answer {
-                let is_done = low_watermark >= open.target;
-                answer.low_watermark = if is_done { low_watermark } else { -1 };
-                answer.error_code = if is_done { 0 } else { ErrorCode::RequestTimedOut.code() };
+                answer.low_watermark = outcome.unwrap_or(-1);
+                answer.error_code = outcome.err().unwrap_or(ErrorCode::None).code();
             }
         }
         response
@@ -69,7 +69,11 @@ fn delete(
 ) -> Topic {
     let known = access
         .topic(Operation::Delete, &asked.name)
-        .and_then(|()| context.replicas.topic_by_name(&asked.name).ok_or(ErrorCode::UnknownTopicOrPartition));
+        .and_then(|()| context.replicas.topic_by_name(&asked.name).ok_or(ErrorCode::UnknownTopicOrPartition))
+        // What coordinators keep in topics is theirs to remove.
+        .and_then(
+            |topic| if is_internal(&asked.name) { Err(ErrorCode::InvalidTopicException) } else { Ok(topic) },
+        );
     let partitions = asked
         .partitions
         .iter()

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::authorization::{Access, Operation};
 use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
+use crate::metrics::PartitionTraffic;
 use crate::network::FileRange;
 use crate::quotas::QuotaKind;
 use crate::replica::{FetchAnswer, FetchRequest as Fetch, FetchResult, FetchingReplica, Isolation, Permits};
@@ -60,11 +61,24 @@ pub(super) fn handle(
     Answer::Waiting(Box::pin(async move {
         let is_full = fetch.session_epoch <= 0;
         let answer = context.sessions.fetch(&context.replicas, fetch).await;
-        let throttle_time_ms = if is_follower { None } else { throttle(&context, &call, &answer) };
-        match throttle_time_ms {
-            Some(throttle_time_ms) => throttled(&call, &answer, is_full, throttle_time_ms),
-            None => respond(&context, &call, answer, is_follower),
+        let (error, session_id) = (answer.error, answer.session_id);
+        let (response, sent) = respond(&context, &call, answer);
+        if is_follower {
+            context.metrics.replicated_out_bytes.inc_by(sent.bytes);
+            return response;
         }
+        // As in Kafka the whole answer counts, and not its records alone; above the limit it is not sent.
+        let bytes = response.segments.length() as u64;
+        let quotas = &context.quotas;
+        let throttle_time_ms =
+            quotas.try_count_bytes(QuotaKind::Fetch, &call.principal, call.client_name(), bytes);
+        if throttle_time_ms > 0 {
+            let session_id = if is_full { 0 } else { session_id };
+            return throttled(&call, error, session_id, throttle_time_ms);
+        }
+        context.metrics.fetched_bytes.inc_by(sent.bytes);
+        sent.traffic.iter().for_each(|(traffic, bytes)| traffic.fetched_bytes.add(*bytes));
+        response
     }))
 }
 
@@ -76,25 +90,18 @@ fn is_readable(access: &Access, topic: &TopicKey) -> bool {
     permitted.is_ok()
 }
 
-/// Counts what an answer would send; with a throttle time, it is not sent.
-fn throttle(context: &BrokerContext, call: &Call, answer: &FetchAnswer) -> Option<i32> {
-    let slices = answer.partitions.iter().filter_map(|(_, result)| result.slice.as_ref());
-    let bytes = slices.map(|slice| slice.length as u64).sum();
-    let quotas = &context.quotas;
-    let throttle_time_ms =
-        quotas.try_count_bytes(QuotaKind::Fetch, &call.principal, call.client_name(), bytes);
-    (throttle_time_ms > 0).then_some(throttle_time_ms)
+/// The answer of a consumer above its quota: nothing, and when to ask again. A full fetch makes no session by it.
+fn throttled(call: &Call, error: ErrorCode, session_id: i32, throttle_time_ms: i32) -> Response {
+    let response =
+        FetchResponse { throttle_time_ms, error_code: error.code(), session_id, ..Default::default() };
+    call.respond(&response).muted(throttle_time_ms)
 }
 
-/// The answer of a consumer above its quota: nothing, and when to ask again. A full fetch makes no session by it.
-fn throttled(call: &Call, answer: &FetchAnswer, is_full: bool, throttle_time_ms: i32) -> Response {
-    let response = FetchResponse {
-        throttle_time_ms,
-        error_code: answer.error.code(),
-        session_id: if is_full { 0 } else { answer.session_id },
-        ..Default::default()
-    };
-    call.respond(&response).muted(throttle_time_ms)
+/// The records of an answer, to be counted when it is sent.
+#[derive(Default)]
+struct Sent {
+    bytes: u64,
+    traffic: Vec<(Arc<PartitionTraffic>, usize)>,
 }
 
 fn translate(context: &BrokerContext, version: i16, request: FetchRequest) -> Fetch {
@@ -153,7 +160,7 @@ fn topic_key(uses_topic_ids: bool, id: Uuid, name: &Text) -> TopicKey {
     if uses_topic_ids { TopicKey::Id(id.as_u128()) } else { TopicKey::Name(Arc::from(&**name)) }
 }
 
-fn respond(context: &BrokerContext, call: &Call, answer: FetchAnswer, is_follower: bool) -> Response {
+fn respond(context: &BrokerContext, call: &Call, answer: FetchAnswer) -> (Response, Sent) {
     let mut response = FetchResponse {
         error_code: answer.error.code(),
         session_id: answer.session_id,
@@ -161,28 +168,23 @@ fn respond(context: &BrokerContext, call: &Call, answer: FetchAnswer, is_followe
     };
     let mut files = Vec::new();
     let mut leaders = Vec::new();
-    let mut bytes = 0;
-    for (key, result) in answer.partitions {
+    let mut sent = Sent::default();
+    for (key, mut result) in answer.partitions {
         if let Some((leader, _)) = result.current_leader {
             leaders.push(leader);
         }
         if result.error != ErrorCode::None {
             context.metrics.failed_fetches.inc();
         }
-        if !is_follower && let (Some(traffic), Some(slice)) = (&result.traffic, &result.slice) {
-            traffic.fetched_bytes.add(slice.length);
+        if let (Some(traffic), Some(slice)) = (result.traffic.take(), &result.slice) {
+            sent.traffic.push((traffic, slice.length));
         }
-        let data = partition_data(key.index, result, &mut files, &mut bytes);
+        let data = partition_data(key.index, result, &mut files, &mut sent.bytes);
         // Partitions of one topic stand together; the session gives them in the order of room, topic after topic.
         match response.responses.last_mut() {
             Some(last) if is_same(last, &key.topic) => last.partitions.push(data),
             _ => response.responses.push(topic_data(&key.topic, data)),
         }
-    }
-    if is_follower {
-        context.metrics.replicated_out_bytes.inc_by(bytes);
-    } else {
-        context.metrics.fetched_bytes.inc_by(bytes);
     }
     if call.version >= ENDPOINTS_FROM && !leaders.is_empty() {
         leaders.sort_unstable();
@@ -198,7 +200,7 @@ fn respond(context: &BrokerContext, call: &Call, answer: FetchAnswer, is_followe
             })
             .collect();
     }
-    call.respond_with_files(&response, files)
+    (call.respond_with_files(&response, files), sent)
 }
 
 fn topic_data(topic: &TopicKey, data: PartitionData) -> TopicData {

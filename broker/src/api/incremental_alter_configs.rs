@@ -1,12 +1,9 @@
 //! IncrementalAlterConfigs 0-1: set, delete, append and subtract single settings (KIP-339).
 
-use std::sync::Arc;
-
-use ottla_wire::messages::incremental_alter_configs_response::Response as Altered;
+use ottla_wire::messages::incremental_alter_configs_response::Response;
 use ottla_wire::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
-use ottla_wire::text::Text;
 
-use super::config_changes::{Alteration, Change, Mode, Outcome, alter};
+use super::config_changes::{Alteration, Altered, Change, Mode, alter_and_answer};
 use super::{Answer, Call, Client, Dispatcher};
 
 pub(super) fn handle(
@@ -15,43 +12,33 @@ pub(super) fn handle(
     call: Call,
     request: IncrementalAlterConfigsRequest,
 ) -> Answer {
-    let context = Arc::clone(&dispatcher.context);
-    let access = context.access(&call);
     let mode = Mode { validate_only: request.validate_only, replace_all: false };
-    let alterations: Vec<Alteration> = request
-        .resources
-        .into_iter()
-        .map(|resource| Alteration {
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name,
-            changes: resource
-                .configs
-                .into_iter()
-                .map(|config| Change {
-                    name: config.name,
-                    operation: config.config_operation,
-                    value: config.value,
-                })
-                .collect(),
-        })
-        .collect();
-    let by = Arc::clone(&call.principal);
-    call.exclusive(async move {
-        let outcomes = alter(&context, &access, &by, &alterations, mode).await;
-        let responses = alterations.into_iter().zip(outcomes).map(to_answer).collect();
-        IncrementalAlterConfigsResponse { responses, ..Default::default() }
+    let alterations = request.resources.into_iter().map(|resource| Alteration {
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name,
+        changes: resource
+            .configs
+            .into_iter()
+            .map(|config| Change {
+                name: config.name,
+                operation: config.config_operation,
+                value: config.value,
+            })
+            .collect(),
+    });
+    alter_and_answer(dispatcher, call, alterations.collect(), mode, |altered| {
+        IncrementalAlterConfigsResponse {
+            responses: altered.map(to_response).collect(),
+            ..Default::default()
+        }
     })
 }
 
-fn to_answer((alteration, outcome): (Alteration, Outcome)) -> Altered {
-    let mut answer = Altered {
-        resource_type: alteration.resource_type,
-        resource_name: alteration.resource_name,
-        ..Default::default()
-    };
-    if let Err((code, message)) = outcome {
-        answer.error_code = code.code();
-        answer.error_message = Some(Text::from(message));
+fn to_response(altered: Altered) -> Response {
+    Response {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.resource_type,
+        resource_name: altered.resource_name,
     }
-    answer
 }

@@ -19,6 +19,9 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
+/// From this version on a client knows `OFFSET_NOT_AVAILABLE`.
+const NOT_AVAILABLE_FROM: i16 = 5;
+
 pub(super) fn handle(
     dispatcher: &Dispatcher,
     _: &mut Client,
@@ -61,14 +64,17 @@ fn list(
                     .as_ref()
                     .map_err(|code| *code)
                     .and_then(|topic| topic.partition(asked.partition_index))
-                    .and_then(|partition| match query(asked.timestamp, version)? {
-                        Some(query) => partition.list_offset(
-                            query,
-                            is_consumer.then_some(isolation),
-                            asked.current_leader_epoch,
-                        ),
-                        None => Ok(FoundOffset { timestamp: -1, offset: -1, leader_epoch: -1 }),
+                    .and_then(|partition| {
+                        let isolation = is_consumer.then_some(isolation);
+                        let list =
+                            |query| partition.list_offset(query, isolation, asked.current_leader_epoch);
+                        match query(asked.timestamp, version)? {
+                            Some(query) => list(query),
+                            // Of nothing, too, the leader tells.
+                            None => list(OffsetQuery::Earliest).map(|_| NOTHING),
+                        }
                     })
+                    .map_err(|code| told(code, version))
             };
             match found {
                 Ok(found) => Partition {
@@ -87,6 +93,17 @@ fn list(
         })
         .collect();
     Topic { name: topic.name, partitions }
+}
+
+/// There is no such offset.
+const NOTHING: FoundOffset = FoundOffset { timestamp: -1, offset: -1, leader_epoch: -1 };
+
+/// `OFFSET_NOT_AVAILABLE` (KIP-207) as clients from before know it.
+fn told(code: ErrorCode, version: i16) -> ErrorCode {
+    match code {
+        ErrorCode::OffsetNotAvailable if version < NOT_AVAILABLE_FROM => ErrorCode::LeaderNotAvailable,
+        other => other,
+    }
 }
 
 /// What a time stamp asks for; `None`: something of which there is none.
@@ -109,4 +126,28 @@ fn query(timestamp: i64, version: i16) -> Result<Option<OffsetQuery>, ErrorCode>
         time if time >= 0 => OffsetQuery::AtOrAfter(time),
         _ => return Err(ErrorCode::UnsupportedVersion),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_known_from_its_version_on() {
+        assert_eq!(query(LATEST, 1), Ok(Some(OffsetQuery::Latest)));
+        assert_eq!(query(EARLIEST_LOCAL, 8), Ok(Some(OffsetQuery::Earliest)));
+        assert_eq!(query(LATEST_TIERED, 9), Ok(None));
+        for (timestamp, version) in
+            [(MAX_TIMESTAMP, 6), (EARLIEST_LOCAL, 7), (LATEST_TIERED, 8), (-6, 10), (-7, 11)]
+        {
+            assert_eq!(query(timestamp, version), Err(ErrorCode::UnsupportedVersion), "{timestamp}");
+        }
+    }
+
+    #[test]
+    fn old_clients_are_told_that_there_is_no_leader_yet() {
+        assert_eq!(told(ErrorCode::OffsetNotAvailable, 4), ErrorCode::LeaderNotAvailable);
+        assert_eq!(told(ErrorCode::OffsetNotAvailable, 5), ErrorCode::OffsetNotAvailable);
+        assert_eq!(told(ErrorCode::NotLeaderOrFollower, 4), ErrorCode::NotLeaderOrFollower);
+    }
 }

@@ -22,7 +22,7 @@ use super::share_requests::{self, Outcomes, Said};
 use super::{Answer, Call, Client, Dispatcher, Response};
 use crate::context::BrokerContext;
 use crate::network::FileRange;
-use crate::quotas::QuotaKind;
+use crate::quotas::{QuotaKind, tell};
 use crate::share::{ShareFetch, SharePartitionAnswer};
 
 /// From this version on members may renew their locks and say how exactly the number of records is kept.
@@ -236,11 +236,15 @@ fn respond(
         })
         .collect();
     context.metrics.fetched_bytes.inc_by(bytes);
-    // What was given is the member's: it is sent, and the client is to be quiet afterwards.
+    let answer = call.respond_with_files(&response, files);
+    // What was given is the member's: it is sent, and the client is to be quiet afterwards. The whole answer counts.
+    let bytes = answer.segments.length() as u64;
     let throttle_time_ms =
         context.quotas.count_bytes(QuotaKind::Fetch, &call.principal, call.client_name(), bytes);
-    response.throttle_time_ms = throttle_time_ms;
-    call.respond_with_files(&response, files).muted(throttle_time_ms)
+    if throttle_time_ms == 0 {
+        return answer;
+    }
+    tell(answer, call.api_key, call.version, throttle_time_ms)
 }
 
 fn push(response: &mut ShareFetchResponse, topic_id: uuid::Uuid, data: PartitionData) {

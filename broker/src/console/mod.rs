@@ -88,7 +88,8 @@ impl Console {
         let (metrics, counted) = (Arc::clone(&context.metrics), Arc::clone(context));
         let connections = move || counted.connections.get().map_or(0, |limits| limits.open());
         broker.spawn(|stopping| Arc::clone(&self.admin.traffic).run(metrics, connections, stopping));
-        // Nobody else sets it.
+        // Nobody else sets them.
+        drop(self.admin.own_configs.set(context.own_configs.clone()));
         drop(self.broker.set(Arc::clone(context)));
     }
 

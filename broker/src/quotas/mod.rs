@@ -28,6 +28,7 @@ use crate::security::Principal;
 pub use limits::{QuotaKind, QuotaLimits, Sharers};
 use rate::{Rate, TokenBucket, Windows};
 pub(crate) use request::RequestCharge;
+pub(crate) use throttle::tell;
 
 /// Measures that are kept. Client ids are made up by clients: when all are in use, further ones share one measure.
 const MEASURES_MAX: usize = 100_000;

@@ -56,6 +56,7 @@ pub fn start(manager: &Arc<ReplicaManager>, tracker: &TaskTracker, stop: &Cancel
         }
         manager.directories().measure_room();
         manager.directories().clear_without_space();
+        manager.make_unmade();
     });
     super::cleaner::start(manager, tracker, stop);
     super::moves::start(manager, tracker, stop);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ottla_log::directory::{self, DirectoryLock, Owner};
 use ottla_log::{Log, LogError, OpenOptions};
+use ottla_metadata::config;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -15,12 +16,18 @@ use super::options::Clock;
 use super::rules::Rules;
 use super::shared::{LogDir, PartitionId, ReplicaShared};
 
+/// Log directories that take no new replicas (KIP-1066).
+pub(crate) const CORDONED: &str = "cordoned.log.dirs";
+
 /// Why the log directories cannot be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Every directory failed.
     #[error("no log directory can be used: {0}")]
     NoDirectory(String),
+    /// `cordoned.log.dirs` names something else than the directories.
+    #[error("{0}")]
+    Cordoned(String),
     /// Another process has a directory, or its files are another node's.
     #[error(transparent)]
     Directory(#[from] LogError),
@@ -47,6 +54,16 @@ pub(crate) struct Damaged {
     pub(crate) reason: String,
     pub(crate) path: PathBuf,
     pub(crate) options: OpenOptions,
+}
+
+/// What became of a new replica.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// None: it could not be made.
+    pub(crate) log: Option<Log>,
+    pub(crate) log_dir: Arc<LogDir>,
+    /// There was no room for it.
+    pub(crate) is_full: bool,
 }
 
 /// A renamed replica.
@@ -110,6 +127,8 @@ impl Directories {
                 Err(error) => return Err(error.into()),
             }
         }
+        let cordoned = config::get_string(properties, CORDONED);
+        directories.check_cordons(cordoned).map_err(OpenError::Cordoned)?;
         if directories.all.is_empty() {
             return Err(OpenError::NoDirectory(failures.join("; ")));
         }
@@ -186,8 +205,13 @@ impl Directories {
         self.all.iter().chain(&self.unusable)
     }
 
-    /// A new replica goes where the fewest are. Without a usable directory it has no log.
-    pub(crate) fn create(&self, topic: &str, id: PartitionId, rules: &Rules) -> (Option<Log>, Arc<LogDir>) {
+    /// Whether a directory that is in service has room for records.
+    pub(crate) fn has_room(&self) -> bool {
+        self.all.iter().any(|log_dir| !log_dir.is_offline() && log_dir.has_room())
+    }
+
+    /// A new replica goes where there is room and the fewest are. Without a usable directory it has no log.
+    pub(crate) fn create(&self, topic: &str, id: PartitionId, rules: &Rules) -> Created {
         // The controller gives a broker nothing new when all are cordoned; a decision of before may still come.
         let is_open = |dir: &&Arc<LogDir>| !dir.is_offline();
         let has_open = self.all.iter().any(|dir| is_open(&dir) && !dir.is_cordoned());
@@ -195,10 +219,10 @@ impl Directories {
         let preferred = self.preferred.lock().remove(&(topic.to_owned(), id.index));
         let preferred = preferred.as_ref().filter(|dir| !dir.is_offline());
         let Some(log_dir) = preferred
-            .or_else(|| usable.min_by_key(|dir| dir.partitions.load(Ordering::Relaxed)))
+            .or_else(|| usable.min_by_key(|dir| (!dir.has_room(), dir.partitions.load(Ordering::Relaxed))))
             .or(self.all.first())
         else {
-            return (None, Self::without_directory());
+            return Created { log: None, log_dir: Self::without_directory(), is_full: false };
         };
         log_dir.partitions.fetch_add(1, Ordering::Relaxed);
         let path = log_dir.path().join(directory::partition_directory_name(topic, id.index));
@@ -208,15 +232,24 @@ impl Directories {
                 tracing::error!(from = %path.display(), to = %aside.display(), "files that belong to no replica were set aside; remove them when they are not needed");
             }
         });
-        let create = |_| Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms());
+        let create = |_| {
+            Log::create(&path, id.topic_id, rules.log_config(), Clock::wall_ms()).inspect_err(|error| {
+                if error.is_no_space() {
+                    // What there was room for is in the way of the next attempt.
+                    drop(std::fs::remove_dir_all(&path));
+                }
+            })
+        };
         let log = aside.and_then(create);
         let log = log.inspect_err(|error| {
+            log_dir.partitions.fetch_sub(1, Ordering::Relaxed);
             tracing::error!(topic, partition = id.index, %error, "a replica cannot be created");
             if error.is_disk_fault() {
                 log_dir.fail(error);
             }
         });
-        (log.ok(), Arc::clone(log_dir))
+        let is_full = log.as_ref().is_err_and(LogError::is_no_space);
+        Created { log: log.ok(), log_dir: Arc::clone(log_dir), is_full }
     }
 
     /// Notes renamed files or directories for removal: readers that began before may still be sending them.
@@ -271,6 +304,24 @@ impl Directories {
         for log_dir in &self.all {
             let is_named = |path: &str| path == "*" || Path::new(path) == log_dir.path();
             log_dir.set_cordoned(cordoned.split(',').map(str::trim).any(is_named));
+        }
+    }
+
+    /// Whether `cordoned.log.dirs` names directories of this broker, or `*` alone; the text says what it may be.
+    pub(crate) fn check_cordons(&self, cordoned: &str) -> Result<(), String> {
+        let named: Vec<&str> = cordoned.split(',').map(str::trim).filter(|path| !path.is_empty()).collect();
+        if named == ["*"] {
+            return Ok(());
+        }
+        let is_known = |path: &str| self.configured().any(|log_dir| Path::new(path) == log_dir.path());
+        match named.iter().find(|path| !is_known(path)) {
+            None => Ok(()),
+            Some(&"*") => Err("cordoned.log.dirs: '*' means every directory and stands alone".to_owned()),
+            Some(path) => {
+                let known: Vec<String> =
+                    self.configured().map(|log_dir| log_dir.path().display().to_string()).collect();
+                Err(format!("cordoned.log.dirs: {path} is none of log.dirs, which are {}", known.join(",")))
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use ottla_log::Log;
 use ottla_replica::Input;
 use ottla_wire::error_code::ErrorCode;
 
-use super::partition::{AckState, AppendedRecords, Partition, State};
+use super::appends::{AckState, AppendedRecords};
+use super::partition::{Partition, State};
 use super::waiter::{Waiter, Wakes};
 
 /// A parked reply to acks=1.

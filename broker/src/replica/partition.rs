@@ -1,8 +1,7 @@
 //! One partition's replica on this broker: its log, its machine and who waits for it, behind one small lock.
 //!
 //! The lock is taken once per part of a request and never held across an await. What it releases (acks, fetches) is woken
-//! after it is free. Crash story of an append: the record is in the page cache before anyone hears of it; a kill of the
-//! process loses nothing, a power failure what was not synced, which is why acks=all asks for copies elsewhere.
+//! after it is free. What requests do with a partition stands beside this file: `appends`, `read`, `delete_records`, `follow`.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -10,21 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
-use ottla_coordinator::transaction::verification::{VerificationGuard, Verifications};
+use ottla_coordinator::transaction::verification::Verifications;
 use ottla_log::{Log, LogError};
-use ottla_replica::{Assignment, Effect, Effects, Input, Now, PartitionMachine};
-use ottla_wire::error_code::ErrorCode;
+use ottla_metadata::image::PartitionImage;
+use ottla_replica::{Assignment, Effect, Effects, Input, PartitionMachine};
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::appends::{AckWait, is_lease_long_over};
+use super::delete_records::LowWatermarkWait;
 use super::durability::SyncWait;
 use super::moves::Moving;
 use super::options::Clock;
 use super::rules::Rules;
 use super::shared::{Following, IsrProposal, LogDir, PartitionId, ReplicaShared};
-use super::transactions::Admission;
-use super::waiter::{FetchInterest, InterestKind, Waiter, Wakes};
+use super::waiter::{FetchInterest, InterestKind, Wakes};
 use crate::metrics::PartitionTraffic;
 
 /// A question to the transaction coordinator that nobody came back to for so many milliseconds is forgotten.
@@ -36,96 +35,11 @@ thread_local! {
     static EFFECTS: Cell<Effects> = const { Cell::new(Effects::new()) };
 }
 
-/// How something is to be appended.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AppendMode {
-    /// 0, 1 or -1.
-    pub(super) acks: i16,
-    /// Refuse unless this replica leads in this very epoch.
-    pub(super) leader_epoch_required: Option<i32>,
-    /// Wall clock.
-    pub(super) now_ms: i64,
-    /// What the records have to do with transactions.
-    pub(super) admission: Admission,
-}
-
-/// Where records were appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AppendedRecords {
-    /// Offset of the first record.
-    pub base_offset: i64,
-    /// Offset of the last record: what to wait for.
-    pub last_offset: i64,
-    /// With log-append time that time, otherwise -1.
-    pub log_append_time_ms: i64,
-    /// First offset of the log.
-    pub log_start_offset: i64,
-    /// The epoch under which it was appended.
-    pub leader_epoch: i32,
-}
-
-/// Where an acks=all append stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AckState {
-    /// Not committed yet; after a timeout: `REQUEST_TIMED_OUT`.
-    Pending,
-    /// Committed while the ISR is large enough.
-    Done,
-    /// It may be lost, or has been.
-    Failed(ErrorCode),
-}
-
-impl From<ottla_replica::AckState> for AckState {
-    fn from(state: ottla_replica::AckState) -> Self {
-        match state {
-            ottla_replica::AckState::Pending => Self::Pending,
-            ottla_replica::AckState::Done => Self::Done,
-            ottla_replica::AckState::NotEnoughReplicasAfterAppend => {
-                Self::Failed(ErrorCode::NotEnoughReplicasAfterAppend)
-            }
-            ottla_replica::AckState::NoLongerLeader => Self::Failed(ErrorCode::NotLeaderOrFollower),
-        }
-    }
-}
-
-/// Why an append was refused.
-#[derive(Debug)]
-pub struct ProduceRefusal {
-    /// For the client.
-    pub code: ErrorCode,
-    /// For the client; empty: the code says it all.
-    pub message: String,
-    /// Record by record: its index in the batch and what is wrong with it.
-    pub record_errors: Vec<(i32, String)>,
-    /// With `NOT_LEADER_OR_FOLLOWER`: the leader and its epoch, -1 where not known.
-    pub current_leader: Option<(i32, i32)>,
-}
-
-impl From<ErrorCode> for ProduceRefusal {
-    fn from(code: ErrorCode) -> Self {
-        Self { code, message: String::new(), record_errors: Vec::new(), current_leader: None }
-    }
-}
-
-/// A parked acks=all reply.
-#[derive(Debug)]
-struct AckWait {
-    last_offset: i64,
-    waiter: Arc<Waiter>,
-}
-
-/// A parked `DeleteRecords` reply.
-#[derive(Debug)]
-struct LowWatermarkWait {
-    offset: i64,
-    waiter: Arc<Waiter>,
-}
-
 /// A fetch session that has this partition.
 #[derive(Debug)]
-struct InterestEntry {
-    interest: Arc<FetchInterest>,
-    slot: u32,
+pub(super) struct InterestEntry {
+    pub(super) interest: Arc<FetchInterest>,
+    pub(super) slot: u32,
 }
 
 /// What the lock guards.
@@ -139,11 +53,12 @@ pub(crate) struct State {
     /// A copy of the log is being made in another directory.
     pub(crate) moving: Option<Arc<Moving>>,
     /// In order of offsets: appends are.
-    acks: VecDeque<AckWait>,
+    pub(super) acks: VecDeque<AckWait>,
     /// Who waits for this replica's disk.
     pub(super) sync_waits: Vec<SyncWait>,
-    low_watermark_waits: Vec<LowWatermarkWait>,
-    interests: Vec<InterestEntry>,
+    /// Who waits for the followers to delete.
+    pub(super) low_watermark_waits: Vec<LowWatermarkWait>,
+    pub(super) interests: Vec<InterestEntry>,
     /// Transactions that the coordinator is asked about.
     pub(super) verifications: Verifications,
     /// The log's end when it was last looked at whether somebody appends; -1: not yet.
@@ -166,9 +81,6 @@ pub struct Partition {
     pub(super) flushed_ms: AtomicI64,
     state: Mutex<State>,
 }
-
-/// Replies that wait for followers wait no longer than so long after the lease.
-const LEASE_OVER_MS: u64 = 500;
 
 impl Partition {
     /// A replica without a role.
@@ -330,15 +242,6 @@ impl Partition {
         }
     }
 
-    fn release_acks(state: &mut State, wakes: &mut Wakes) {
-        let high_watermark = state.machine.high_watermark();
-        while state.acks.front().is_some_and(|wait| wait.last_offset < high_watermark) {
-            if let Some(wait) = state.acks.pop_front() {
-                wakes.add_waiter(wait.waiter);
-            }
-        }
-    }
-
     fn mark_all(state: &State, wakes: &mut Wakes) {
         for entry in &state.interests {
             entry.interest.mark(entry.slot);
@@ -347,7 +250,7 @@ impl Partition {
     }
 
     /// The log is longer: followers have something to fetch.
-    fn wake_followers(state: &State, wakes: &mut Wakes) {
+    pub(super) fn wake_followers(state: &State, wakes: &mut Wakes) {
         for entry in &state.interests {
             if entry.interest.kind() == InterestKind::Follower {
                 entry.interest.mark(entry.slot);
@@ -388,6 +291,23 @@ impl Partition {
         }
         drop(state);
         wakes.run();
+    }
+
+    /// The image gives the partition a role.
+    pub(crate) fn assign_as(&self, partition: &PartitionImage) {
+        self.assign(
+            partition.leader.map_or(-1, |leader| leader.0),
+            (partition.leader_epoch.0, partition.partition_epoch.0),
+            partition.replicas.iter().map(|replica| replica.0).collect(),
+            partition.isr.iter().map(|replica| replica.0).collect(),
+        );
+    }
+
+    /// The log of a replica that could not be made before.
+    pub(crate) fn take_log(&self, log: Box<Log>, log_dir: Arc<LogDir>) {
+        let mut state = self.state.lock();
+        state.log = Some(log);
+        state.log_dir = log_dir;
     }
 
     /// Settings of the topic changed.
@@ -505,270 +425,6 @@ impl Partition {
             state.interests.swap_remove(at);
         }
     }
-
-    // --- produce ---
-
-    /// Appends a client's batches as the leader. `records` is patched in place when nobody else holds the buffer. With
-    /// `acks=-1` the reply then waits for [`Partition::await_ack`].
-    pub fn append_as_leader(
-        &self,
-        records: Bytes,
-        acks: i16,
-        now_ms: i64,
-    ) -> Result<AppendedRecords, ProduceRefusal> {
-        self.append_of_version(records, acks, i16::MAX, None, now_ms)
-    }
-
-    /// The same, for a Produce request of a version: old ones may not carry every codec. `verified`: the question that the
-    /// transaction coordinator said yes to; needed by the first records of a transaction.
-    pub fn append_of_version(
-        &self,
-        records: Bytes,
-        acks: i16,
-        produce_version: i16,
-        verified: Option<VerificationGuard>,
-        now_ms: i64,
-    ) -> Result<AppendedRecords, ProduceRefusal> {
-        if !self.is_leader() {
-            return Err(Self::not_leader(&self.state.lock()));
-        }
-        // Checked before the lock is taken: this is the expensive part, and other appends may go on meanwhile.
-        let checked = self.rules.load().check(records, produce_version, now_ms)?;
-        let admission = Admission::Client(verified);
-        let mode = AppendMode { acks, leader_epoch_required: None, now_ms, admission };
-        let mut appended = self.append(checked.records, mode)?;
-        appended.log_append_time_ms = checked.log_append_time_ms;
-        Ok(appended)
-    }
-
-    /// Appends batches that a coordinator of this broker built, control batches among them, as they are. Refused unless
-    /// this replica leads in `leader_epoch`: what a coordinator decided under another one is void.
-    pub fn append_as_coordinator(
-        &self,
-        records: Bytes,
-        acks: i16,
-        leader_epoch: i32,
-        now_ms: i64,
-    ) -> Result<AppendedRecords, ProduceRefusal> {
-        let admission = Admission::Coordinator;
-        self.append(
-            records,
-            AppendMode { acks, leader_epoch_required: Some(leader_epoch), now_ms, admission },
-        )
-    }
-
-    pub(super) fn append(&self, records: Bytes, mode: AppendMode) -> Result<AppendedRecords, ProduceRefusal> {
-        let mut records = records.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
-        let appended = self.append_locked(&mut state, mode, &mut records, &mut wakes);
-        drop(state);
-        wakes.run();
-        appended
-    }
-
-    fn append_locked(
-        &self,
-        state: &mut State,
-        mode: AppendMode,
-        records: &mut BytesMut,
-        wakes: &mut Wakes,
-    ) -> Result<AppendedRecords, ProduceRefusal> {
-        let leader_epoch = state.machine.leader_epoch();
-        let is_other_epoch = mode.leader_epoch_required.is_some_and(|required| required != leader_epoch);
-        if !state.machine.is_leader() || is_other_epoch || !self.shared.grant.now().has_lease() {
-            return Err(Self::not_leader(state));
-        }
-        if mode.acks == -1 && !state.machine.can_accept_acks_all() {
-            return Err(ProduceRefusal {
-                message: format!(
-                    "The ISR {:?} of partition {}-{} is smaller than min.insync.replicas",
-                    state.machine.isr(),
-                    self.topic,
-                    self.id.index
-                ),
-                ..ProduceRefusal::from(ErrorCode::NotEnoughReplicas)
-            });
-        }
-        if let Err(error) = state.log_dir.take_room(records.len()) {
-            return Err(self.refuse_append(state, error, wakes));
-        }
-        let producer = Self::admit(state, records, mode.admission)?;
-        let Some(log) = &mut state.log else {
-            return Err(ProduceRefusal::from(ErrorCode::KafkaStorageError));
-        };
-        let info = match log.append_as_leader(records, leader_epoch, mode.now_ms) {
-            Ok(info) => info,
-            Err(error) => return Err(self.refuse_append(state, error, wakes)),
-        };
-        let (log_start_offset, log_end) = (log.log_start_offset(), log.end_offset());
-        if let Some(producer_id) = producer {
-            state.verifications.end(producer_id);
-        }
-        if !info.is_duplicate {
-            self.step(state, Input::Appended { log_end }, wakes);
-            Self::wake_followers(state, wakes);
-            self.sync_later(state);
-        }
-        Ok(AppendedRecords {
-            base_offset: info.first_offset,
-            last_offset: info.last_offset,
-            log_append_time_ms: -1,
-            log_start_offset,
-            leader_epoch,
-        })
-    }
-
-    /// The partition has bytes that may have to be on disk before they count.
-    pub(super) fn sync_later(&self, state: &State) {
-        if self.rules.load().is_synced_only() {
-            state.log_dir.sync_queue.put(self.id, ());
-        }
-    }
-
-    fn refuse_append(&self, state: &mut State, error: LogError, wakes: &mut Wakes) -> ProduceRefusal {
-        let code = error.code();
-        if error.is_fatal() {
-            self.broken(state, &error, wakes);
-        } else if error.is_no_space() {
-            self.tell_of_no_space(state);
-        }
-        ProduceRefusal { message: error.to_string(), ..ProduceRefusal::from(code) }
-    }
-
-    /// The disk is full: the log is still a good prefix and goes on when there is room again.
-    pub(super) fn tell_of_no_space(&self, state: &State) {
-        self.shared.counters.appends_without_space.add(1);
-        if state.log_dir.first_without_space() {
-            tracing::error!(directory = %state.log_dir.path().display(), "no space left; appends are refused until there is");
-        }
-    }
-
-    pub(super) fn not_leader(state: &State) -> ProduceRefusal {
-        if state.log.is_none() {
-            return ProduceRefusal::from(ErrorCode::KafkaStorageError);
-        }
-        ProduceRefusal {
-            // Without a lease it is not this broker any more, and it does not know who.
-            current_leader: Some(hint(state)).filter(|_| !state.machine.is_leader()),
-            ..ProduceRefusal::from(ErrorCode::NotLeaderOrFollower)
-        }
-    }
-
-    /// Whether an append is committed; if not yet, `waiter` is completed once when that changes.
-    pub fn await_ack(&self, appended: &AppendedRecords, waiter: &Arc<Waiter>) -> AckState {
-        let now = self.shared.grant.now();
-        let last_offset = appended.last_offset;
-        let mut state = self.state.lock();
-        let ack = state.machine.ack_state(now, appended.leader_epoch, last_offset).into();
-        if ack == AckState::Pending {
-            let wait = AckWait { last_offset, waiter: Arc::clone(waiter) };
-            // Requests of several connections may come here in another order than they were appended in.
-            let at =
-                state.acks.iter().rposition(|other| other.last_offset <= last_offset).map_or(0, |at| at + 1);
-            state.acks.insert(at, wait);
-        }
-        ack
-    }
-
-    /// Where an append stands: asked after the waiter was completed, or timed out (`Pending` then).
-    pub fn ack_result(&self, appended: &AppendedRecords) -> AckState {
-        let now = self.shared.grant.now();
-        let state = self.state.lock();
-        match state.machine.ack_state(now, appended.leader_epoch, appended.last_offset).into() {
-            AckState::Pending if is_lease_long_over(now) => AckState::Failed(ErrorCode::NotLeaderOrFollower),
-            standing => standing,
-        }
-    }
-
-    // --- DeleteRecords ---
-
-    /// Moves the log's start up to `before` (-1: the high watermark). Gives the low watermark of now; while that is below
-    /// the offset that was moved to, `waiter` is completed once when it gets there.
-    pub fn delete_records(&self, before: i64, waiter: &Arc<Waiter>) -> Result<(i64, i64), ErrorCode> {
-        let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
-        let result = self.delete_records_locked(&mut state, before, waiter, &mut wakes);
-        drop(state);
-        wakes.run();
-        result
-    }
-
-    fn delete_records_locked(
-        &self,
-        state: &mut State,
-        before: i64,
-        waiter: &Arc<Waiter>,
-        wakes: &mut Wakes,
-    ) -> Result<(i64, i64), ErrorCode> {
-        if state.log.is_none() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
-        if !state.machine.is_leader() || !self.shared.grant.now().has_lease() {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        let high_watermark = state.machine.high_watermark();
-        let target = if before == -1 { high_watermark } else { before };
-        if target < 0 || target > high_watermark {
-            return Err(ErrorCode::OffsetOutOfRange);
-        }
-        self.move_log_start(state, target, wakes)?;
-        let low_watermark = state.machine.low_watermark();
-        if low_watermark < target {
-            state.low_watermark_waits.push(LowWatermarkWait { offset: target, waiter: Arc::clone(waiter) });
-        }
-        Ok((low_watermark, target))
-    }
-
-    pub(crate) fn move_log_start(
-        &self,
-        state: &mut State,
-        target: i64,
-        wakes: &mut Wakes,
-    ) -> Result<(), ErrorCode> {
-        let Some(log) = &mut state.log else { return Err(ErrorCode::KafkaStorageError) };
-        if target <= log.log_start_offset() {
-            return Ok(());
-        }
-        if let Err(error) = log.increment_log_start_offset(target) {
-            self.broken(state, &error, wakes);
-            return Err(ErrorCode::KafkaStorageError);
-        }
-        self.step(state, Input::LogStartMoved { log_start: target }, wakes);
-        for entry in &state.interests {
-            entry.interest.mark(entry.slot);
-            if entry.interest.kind() == InterestKind::Follower {
-                // Followers delete too, and somebody waits for that.
-                wakes.add_interest(&entry.interest);
-            }
-        }
-        Ok(())
-    }
-
-    /// Least log start over all replicas.
-    pub fn low_watermark(&self) -> i64 {
-        self.state.lock().machine.low_watermark()
-    }
-
-    pub(crate) fn release_low_watermark(state: &mut State, wakes: &mut Wakes) {
-        if state.low_watermark_waits.is_empty() {
-            return;
-        }
-        let low_watermark = state.machine.low_watermark();
-        let (done, waiting) = std::mem::take(&mut state.low_watermark_waits)
-            .into_iter()
-            .partition(|wait| wait.offset <= low_watermark);
-        state.low_watermark_waits = waiting;
-        let done: Vec<LowWatermarkWait> = done;
-        for wait in done {
-            wakes.add_waiter(wait.waiter);
-        }
-    }
-}
-
-/// A lease that is only late (the machine was busy) may come back before anybody else leads.
-fn is_lease_long_over(now: Now) -> bool {
-    now.ms >= now.lease_until_ms.saturating_add(LEASE_OVER_MS)
 }
 
 /// The leader that this replica knows, and its epoch.

@@ -394,7 +394,7 @@ impl Partition {
             OffsetQuery::Latest if is_doubtful => Err(ErrorCode::NotLeaderOrFollower),
             OffsetQuery::Latest if is_behind => Err(ErrorCode::OffsetNotAvailable),
             OffsetQuery::Latest => {
-                let leader_epoch = log.latest_epoch().unwrap_or(-1);
+                let leader_epoch = state.machine.leader_epoch();
                 Ok(FoundOffset { timestamp: -1, offset: reachable, leader_epoch })
             }
             OffsetQuery::Earliest => {
@@ -425,7 +425,8 @@ impl Partition {
         }
     }
 
-    /// OffsetForLeaderEpoch: the largest epoch not above the one asked for and where it ends; none: not known.
+    /// OffsetForLeaderEpoch: the largest epoch not above the one asked for and where it ends; none: not known. Of an epoch of which
+    /// all records are gone the end is where the first one that is left begins: who has read up to there reads on.
     pub fn end_offset_for_leader_epoch(
         &self,
         leader_epoch: i32,
@@ -435,7 +436,8 @@ impl Partition {
         self.check_reader(&state, current_leader_epoch, false)?;
         let log = state.log.as_ref().ok_or(ErrorCode::KafkaStorageError)?;
         let is_unknown = leader_epoch < 0 || leader_epoch > log.latest_epoch().unwrap_or(-1);
-        let found = if is_unknown { None } else { log.end_offset_for_epoch(leader_epoch) };
+        let gone = || log.start_of_next_epoch(leader_epoch).map(|start| (leader_epoch, start));
+        let found = if is_unknown { None } else { log.end_offset_for_epoch(leader_epoch).or_else(gone) };
         Ok(found.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
     }
 

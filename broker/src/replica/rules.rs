@@ -12,8 +12,8 @@ use ottla_wire::compression::Codec;
 use ottla_wire::records::TimestampType;
 use ottla_wire::records::validate::{ProduceRules, Refusal, TargetCompression, validate_produce};
 
+use super::appends::ProduceRefusal;
 use super::options::ReplicaOptions;
-use super::partition::ProduceRefusal;
 use super::throttles::ThrottledReplicas;
 
 const PRODUCER_ID_EXPIRATION: &str = "producer.id.expiration.ms";
@@ -147,6 +147,11 @@ impl Rules {
     /// Whether `cleanup.policy` asks for compaction.
     pub fn compacts(&self) -> bool {
         self.log.compacts
+    }
+
+    /// Whether records go by compaction alone.
+    pub(crate) fn is_only_compacted(&self) -> bool {
+        self.log.compacts && !self.log.deletes
     }
 
     /// `flush.ms`: what was appended is synced after this long at the latest.

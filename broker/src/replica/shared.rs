@@ -238,6 +238,11 @@ impl LogDir {
         Ok(())
     }
 
+    /// Whether records are taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room_bytes.load(Ordering::Relaxed) > 0
+    }
+
     /// True for the first refusal since there was room.
     pub(crate) fn first_without_space(&self) -> bool {
         !self.is_full.swap(true, Ordering::AcqRel)

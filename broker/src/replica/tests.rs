@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_metadata::image::LogIndex;
+use ottla_proto::metadata::metadata_record::Record;
+use ottla_proto::metadata::{ConfigRecord, MetadataRecord, ResourceType};
 use ottla_replica::fetch_session::{PartitionKey, PartitionRequest, TopicKey};
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::records::{BatchBuilder, BatchOptions};
@@ -247,6 +250,28 @@ fn epochs_that_have_not_been_are_not_known() {
     let ask = |epoch| node.partition(0).end_offset_for_leader_epoch(epoch, -1).unwrap();
     assert_eq!(ask(5).map(|end| (end.epoch, end.end_offset)), Some((5, 1)));
     assert_eq!((ask(6), ask(100), ask(-1)), (None, None, None));
+    // Its records are gone: who has read up to where the next epoch begins reads on there.
+    assert_eq!(ask(3).map(|end| (end.epoch, end.end_offset)), Some((3, 0)));
+}
+
+#[test]
+fn records_of_a_compacted_topic_are_not_deleted() {
+    let node = node(&[1]);
+    node.produce(0);
+    let policy = |value: &str| {
+        let record = Record::Config(ConfigRecord {
+            resource_type: ResourceType::Topic.into(),
+            resource_name: TOPIC.to_owned(),
+            name: "cleanup.policy".to_owned(),
+            value: Some(value.to_owned()),
+        });
+        let records = [MetadataRecord { record: Some(record) }];
+        let changed = image(1, 2, 1, (5, 0), &[1]).apply(LogIndex(100), &records).unwrap().0;
+        node.manager.apply_image(&Arc::new(changed), None);
+        node.partition(0).delete_records(-1, &Waiter::new(1))
+    };
+    assert_eq!(policy("compact"), Err(ErrorCode::PolicyViolation));
+    assert!(policy("compact,delete").is_ok());
 }
 
 #[tokio::test]
@@ -265,10 +290,14 @@ async fn delete_records_waits_for_the_followers() {
     assert_eq!(partition.delete_records(2, &waiter), Err(ErrorCode::OffsetOutOfRange));
     assert_eq!(partition.delete_records(-1, &waiter), Ok((0, 1)));
     assert!(!waiter.is_complete());
+    assert_eq!(partition.deleted_up_to(1), Err(ErrorCode::RequestTimedOut));
     partition.fetch(&follower(1, 1));
     assert!(waiter.wait_at_most(Duration::from_secs(5)).await);
-    assert_eq!(partition.low_watermark(), 1);
+    assert_eq!(partition.deleted_up_to(1), Ok(1));
     assert_eq!(partition.fetch(&read(0, -1)).error, ErrorCode::OffsetOutOfRange);
+    // Another leads by the time that the wait is over.
+    node.manager.apply_image(&image(1, 2, 2, (6, 1), &[1, 2]), None);
+    assert_eq!(partition.deleted_up_to(1), Err(ErrorCode::NotLeaderOrFollower));
 }
 
 #[tokio::test]

@@ -283,3 +283,22 @@ fn a_consumer_is_sent_to_the_follower_that_is_near_and_in_sync() {
     let sent = partition.fetch(&FetchPartition { preferred_read_replica: 2, ..read(0) });
     assert_eq!((sent.error, sent.preferred_read_replica, sent.slice.is_none()), (ErrorCode::None, 2, true));
 }
+
+#[test]
+fn only_own_directories_are_cordoned_and_a_star_stands_alone() {
+    let node = Node::new();
+    let check = |cordoned: &str| node.manager.directories().check_cordons(cordoned);
+    let (first, second) = (node.paths[0].display().to_string(), node.paths[1].display().to_string());
+    for known in [String::new(), "*".to_owned(), first.clone(), format!("{second}, {first}/")] {
+        assert_eq!(check(&known), Ok(()), "{known}");
+    }
+    let error = check(&format!("{first},/no/such")).unwrap_err();
+    assert_eq!(error, format!("cordoned.log.dirs: /no/such is none of log.dirs, which are {first},{second}"));
+    assert!(check(&format!("*,{first}")).unwrap_err().contains("stands alone"));
+    // Nor at the start.
+    drop(node.manager);
+    let properties = BTreeMap::from([("cordoned.log.dirs".to_owned(), "/no/such".to_owned())]);
+    let options = ReplicaOptions::new(1, node.paths.clone());
+    let opened = ReplicaManager::open(options, Arc::new(properties), Arc::new(Grant::new()));
+    assert!(matches!(opened, Err(directories::OpenError::Cordoned(_))));
+}

@@ -10,7 +10,8 @@ use ottla_log::LogError;
 use ottla_wire::error_code::ErrorCode;
 use ottla_wire::records::{BatchHeader, EndTransaction, Marker, end_transaction_marker};
 
-use super::partition::{AppendMode, AppendedRecords, Partition, ProduceRefusal, State};
+use super::appends::{AppendMode, AppendedRecords, ProduceRefusal};
+use super::partition::{Partition, State};
 
 /// Where the attributes of a batch have the bit that says that it is part of a transaction.
 const ATTRIBUTES_LOW_BYTE: usize = 22;

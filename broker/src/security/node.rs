@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ottla_metadata::image::MetadataImage;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -79,26 +78,15 @@ impl NodeSecurity {
         &self.listeners
     }
 
-    /// Whether the listeners could still be protected after a change of this broker's properties (`None` deletes one).
-    /// Reads files: not for a worker of the runtime.
-    pub(crate) fn check(
-        &self,
-        image: &MetadataImage,
-        changes: &[(String, Option<String>)],
-    ) -> Result<(), SecurityError> {
-        if !changes.iter().any(|(name, _)| PREFIXES.iter().any(|prefix| name.contains(prefix))) {
-            return Ok(());
-        }
-        let mut changed = merged(&self.file, image, self.node_id);
-        for (name, value) in changes {
-            match value {
-                Some(value) => changed.insert(name.clone(), value.clone()),
-                None => changed.remove(name),
-            };
-        }
-        let changed = Arc::new(changed);
+    /// Whether a property is one that security is made of.
+    pub(crate) fn depends_on(name: &str) -> bool {
+        PREFIXES.iter().any(|prefix| name.contains(prefix))
+    }
+
+    /// Whether the listeners could be protected with these properties. Reads files: not for a worker of the runtime.
+    pub(crate) fn check(&self, properties: &Arc<Properties>) -> Result<(), SecurityError> {
         let check = |listener: &Arc<ListenerSecurity>| {
-            listener.check(&changed).map_err(|error| error.of_listener(listener.name()))
+            listener.check(properties).map_err(|error| error.of_listener(listener.name()))
         };
         self.listeners.iter().try_for_each(check)
     }
@@ -251,13 +239,19 @@ mod tests {
         let path = directory.path().join("node.pem");
         fs::write(&path, pem()).unwrap();
         let node = node(path.to_str().unwrap());
-        let image = MetadataImage::default();
         let name = "listener.name.tls.ssl.keystore.location".to_owned();
-        let check = |value: Option<&str>| node.check(&image, &[(name.clone(), value.map(str::to_owned))]);
+        let check = |value: Option<&str>| {
+            let mut changed = (*node.file).clone();
+            match value {
+                Some(value) => changed.insert(name.clone(), value.to_owned()),
+                None => changed.remove(&name),
+            };
+            node.check(&Arc::new(changed))
+        };
         assert!(check(path.to_str()).is_ok());
         let error = check(Some("/nowhere")).unwrap_err().to_string();
         assert!(error.starts_with("ssl.keystore.location of the listener TLS: /nowhere"), "{error}");
         assert!(check(None).is_err());
-        assert!(node.check(&image, &[("log.retention.ms".to_owned(), None)]).is_ok());
+        assert!(NodeSecurity::depends_on(&name) && !NodeSecurity::depends_on("log.retention.ms"));
     }
 }

@@ -12,7 +12,7 @@ use crate::image::{BrokerId, BrokerRegistration, MetadataImage};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
     /// More replicas than brokers.
-    #[error("a replication factor of {asked} with {registered} registered brokers")]
+    #[error("a replication factor of {asked} with {registered} brokers that are registered and not cordoned")]
     TooFewBrokers {
         /// Replicas asked for.
         asked: usize,

@@ -450,7 +450,11 @@ impl LeaderTask {
             reign.probed = false;
         }
         for (id, epoch) in reign.leases.expired(now_ms) {
-            tracing::warn!(broker = id.0, "the broker's lease has ended: it is fenced");
+            if has_stopped(&self.machine.image(), id) {
+                tracing::info!(broker = id.0, "the broker has stopped as it had announced: it is fenced");
+            } else {
+                tracing::warn!(broker = id.0, "the broker's lease has ended: it is fenced");
+            }
             reign.fencing.insert(id, epoch);
             self.chores.push_back(Chore::Fence(id, epoch));
         }
@@ -485,6 +489,11 @@ fn silent_brokers(image: &Arc<MetadataImage>, leases: &Leases) -> Vec<(BrokerId,
         .filter(|broker| !broker.fenced && !leases.is_caught_up(broker.id, 0))
         .filter_map(|broker| Some((broker.id, broker.epoch, dialled_at(broker)?)))
         .collect()
+}
+
+/// Whether the end of a broker's lease is what it had asked for: nobody need be told as of a fault.
+fn has_stopped(image: &MetadataImage, id: BrokerId) -> bool {
+    image.broker(id).is_some_and(|broker| broker.in_controlled_shutdown)
 }
 
 /// Where a broker's process listens: its gRPC port, else its first listener.
