@@ -28,6 +28,8 @@ pub(crate) mod transaction;
 pub(crate) mod user;
 pub(crate) mod verify;
 
+use std::pin::Pin;
+
 use anyhow::Context;
 
 use crate::arguments::{Arguments, Command, Global};
@@ -90,7 +92,9 @@ fn with_session(
 ) -> anyhow::Result<()> {
     let session = Session::new(global)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let result = runtime.block_on(command(session));
+    // Behind one pointer: the runtime's loop is compiled once, and not once for every command.
+    let command: Pin<Box<dyn Future<Output = anyhow::Result<()>>>> = Box::pin(command(session));
+    let result = runtime.block_on(command);
     // A thread that still reads a terminal must not hold the process.
     runtime.shutdown_background();
     result
