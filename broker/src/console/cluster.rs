@@ -103,6 +103,8 @@ fn shown(broker: &proto::Broker) -> Value {
         "state": match (broker.fenced, broker.in_controlled_shutdown) {
             (true, _) => "fenced",
             (false, true) => "stopping",
+            // It serves, but takes no further replicas.
+            (false, false) if broker.cordoned => "cordoned",
             (false, false) => "running",
         },
         "version": broker.version,

@@ -19,10 +19,16 @@ fn of_a_broker_that_is_down_nothing_is_guessed() {
     create("alone", 6, 1);
     let set = json!({ "set": { "background.threads": "11" } });
     change(port, "PUT", "/configs/broker/3", Some(&set)).ok();
+    let state = |broker: usize| get(port, "/cluster").ok()["brokers"][broker - 1]["state"].clone();
+    let cordon = json!({ "set": { "cordoned.log.dirs": "*" } });
+    change(port, "PUT", "/configs/broker/2", Some(&cordon)).ok();
+    eventually(Duration::from_secs(30), "broker 2 is known to take no further replicas", || {
+        Ok((state(2) == "cordoned").then_some(()))
+    })
+    .unwrap();
     cluster.node(3).unwrap().kill().unwrap();
     eventually(Duration::from_secs(30), "broker 3 is known to be down", || {
-        let state = get(port, "/cluster").ok()["brokers"][2]["state"].clone();
-        Ok((state == "fenced").then_some(()))
+        Ok((state(3) == "fenced").then_some(()))
     })
     .unwrap();
 

@@ -1,17 +1,16 @@
 // Brokers: all of them, and one with its disks and properties.
 
 import { get, part } from "./api.js";
-import { bar, full, percent, quiet } from "./overview.js";
+import { BROKER_STATES, bar, full, percent, quiet } from "./overview.js";
 import { configTable } from "./configs.js";
 import { h, fill, path } from "./dom.js";
 import { bytes, bytesRate, count, plural, rate, time } from "./format.js";
 import { panel } from "./chart.js";
 import { table } from "./table.js";
 
-const KIND = { running: "good", stopping: "warn", fenced: "bad" };
-
 function state(broker) {
-  return h("span", { class: `tag ${KIND[broker.state]}` }, broker.state === "fenced" ? "down" : broker.state);
+  const { kind, word } = BROKER_STATES[broker.state];
+  return h("span", { class: `tag ${kind}` }, word);
 }
 
 function diskUse({ disks }) {

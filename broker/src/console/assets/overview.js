@@ -56,7 +56,8 @@ export function overview({ shell }) {
       ]);
       fill(sub, "Cluster ", h("span", { class: "mono" }, cluster.cluster_id), ` · answered by node ${cluster.answering_node}`,
         cluster.trouble === null ? " · health and disks are not shown: they take the right to Describe the cluster" : "");
-      const running = cluster.brokers.filter((one) => one.state === "running").length;
+      // One that is cordoned serves like the others.
+      const running = cluster.brokers.filter((one) => BROKER_STATES[one.state].serves).length;
       const sums = summed(traffic?.nodes ?? [], ["produced_bytes", "fetched_bytes", "requests", "produced_records"]);
       const now = (name) => sums[name]?.[sums[name].length - 1] ?? null;
       charts[0].update(sums.produced_bytes ?? []);
@@ -145,16 +146,24 @@ function racks(cluster, quorum, traffic) {
   return racks;
 }
 
+/** How a broker is called and coloured by its state; a cordoned one takes no further replicas. */
+export const BROKER_STATES = {
+  running: { kind: "good", word: "running", serves: true },
+  cordoned: { kind: "warn", word: "cordoned", serves: true },
+  stopping: { kind: "warn", word: "stopping", serves: false },
+  fenced: { kind: "bad", word: "down", serves: false },
+};
+
 function node(broker, cluster, voter, traffic, scale) {
-  const dot = { running: "good", stopping: "warn", fenced: "bad" }[broker.state];
+  const state = BROKER_STATES[broker.state];
   const listener = broker.listeners[0];
   const last = (values) => values?.[values.length - 1];
   const role = broker.id === cluster.controller_id ? "controller" : voter ? (voter.lag > 0 ? `voter, ${count(voter.lag)} behind` : "voter") : null;
   const disks = broker.disks;
   const used = disks?.total_bytes > 0 ? 1 - disks.free_bytes / disks.total_bytes : null;
   return h("a", { class: "node", href: path("brokers", String(broker.id)) },
-    h("div", { class: "title" }, h("span", { class: `dot ${dot}` }), h("span", { class: "grow" }, `broker ${broker.id}`),
-      broker.state === "running" ? null : h("span", { class: `tag ${dot}` }, broker.state === "fenced" ? "down" : broker.state),
+    h("div", { class: "title" }, h("span", { class: `dot ${state.kind}` }), h("span", { class: "grow" }, `broker ${broker.id}`),
+      broker.state === "running" ? null : h("span", { class: `tag ${state.kind}` }, state.word),
       role ? h("span", { class: `tag ${role === "controller" ? "accent" : ""}` }, role) : null),
     h("div", { class: "soft" }, listener ? `${listener.host}:${listener.port}` : "no listener",
       traffic ? ` · in ${bytesRate(last(traffic.produced_bytes) ?? 0)} · out ${bytesRate(last(traffic.fetched_bytes) ?? 0)}` : ""),
@@ -180,5 +189,5 @@ export function bar(label, value, most, shown = count(value), kind = "") {
 }
 
 function legend() {
-  return [["good", "running"], ["warn", "stopping"], ["bad", "down"]].map(([kind, text]) => h("span", {}, h("span", { class: `dot ${kind}` }), text));
+  return [["good", "running"], ["warn", "stopping or cordoned"], ["bad", "down"]].map(([kind, text]) => h("span", {}, h("span", { class: `dot ${kind}` }), text));
 }
