@@ -84,7 +84,7 @@ def measure(browser, base, pages, limit_ms):
     """Prints a table; fails when something takes longer than the limit, where there is one."""
     slow = []
 
-    def judged(value):
+    def judged(value, limit_ms=limit_ms):
         if limit_ms and value > limit_ms:
             slow.append(f"{name} {value:.0f} ms")
         return f"{value:8.1f}"
@@ -92,7 +92,8 @@ def measure(browser, base, pages, limit_ms):
     print(f"{'page':28}  {'API ms':>8}  {'rendered ms':>11}  the slowest answer", flush=True)
     name = "the console, loaded again"
     loaded = opened(browser, f"{base}/console/#/")
-    print(f"{name:28}  {'':8}  {judged(loaded):>11}", flush=True)
+    # Half of that is the browser's: it makes a document, compiles scripts and paints an empty frame before there is data.
+    print(f"{name:28}  {'':8}  {judged(loaded, 2 * limit_ms):>11}", flush=True)
     for page in pages:
         name = page.name
         answers = {path: of_api(base, path) for path in page.asks}
